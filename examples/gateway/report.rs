@@ -1,0 +1,97 @@
+//! The report at the end of a run.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::counters::{Counters, Drop};
+use crate::memory::{Leaks, Usage};
+use crate::pipeline::Outcome;
+
+/// A finished run, to print.
+pub struct Report {
+    pub outcome: Outcome,
+    pub leaks: Leaks,
+    /// Rules in force.
+    pub rules: usize,
+}
+
+impl Report {
+    /// True if no packet was lost and nothing leaked.
+    pub fn is_clean(&self) -> bool {
+        let Outcome { counters, usage, written, .. } = &self.outcome;
+        counters.lost() == 0
+            && self.leaks == Leaks::default()
+            && written.is_ok()
+            && usage.as_ref().is_none_or(|usage| usage.pool.bad_frees == 0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counters = &self.outcome.counters;
+        write_packets(f, counters)?;
+        write_rate(f, counters, self.outcome.elapsed)?;
+        let Counters { flows, busiest_flow, sessions, uncached, .. } = counters;
+        writeln!(f, "\ntables")?;
+        writeln!(f, "  rules        {:>14}", self.rules)?;
+        writeln!(
+            f,
+            "  flows        {flows:>14}   busiest {busiest_flow} packets, {uncached} packets without a flow"
+        )?;
+        writeln!(f, "  VPN sessions {sessions:>14}")?;
+        match &self.outcome.usage {
+            Some(usage) => write_usage(f, usage)?,
+            None => writeln!(f, "\nmemory: the system's allocator, which keeps no account")?,
+        }
+        let Leaks { objects, bytes } = self.leaks;
+        writeln!(f, "\nleaks          {objects:>14}   {bytes} bytes")?;
+        writeln!(f, "lost packets   {:>14}", counters.lost())
+    }
+}
+
+fn write_packets(f: &mut fmt::Formatter<'_>, counters: &Counters) -> fmt::Result {
+    writeln!(f, "packets")?;
+    writeln!(f, "  received     {:>14}", counters.received)?;
+    let sealed = counters.sealed.min(counters.transmitted);
+    let plain = counters.transmitted - sealed;
+    writeln!(
+        f,
+        "  transmitted  {:>14}   {sealed} by VPN, {plain} as they came",
+        counters.transmitted
+    )?;
+    writeln!(f, "  denied       {:>14}", counters.denied)?;
+    write!(f, "  dropped      {:>14}", counters.dropped_in_all())?;
+    let reasons = Drop::ALL.map(|(why, name)| format!("{name} {}", counters.dropped(why)));
+    writeln!(f, "   {}", reasons.join(", "))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
+fn write_rate(f: &mut fmt::Formatter<'_>, counters: &Counters, elapsed: Duration) -> fmt::Result {
+    let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let packets = counters.received as f64 / seconds;
+    let gigabits = counters.received_bytes as f64 * 8.0 / seconds / 1e9;
+    writeln!(f, "\nrate")?;
+    writeln!(f, "  seconds      {seconds:>14.3}")?;
+    writeln!(f, "  packets/s    {packets:>14.0}")?;
+    writeln!(f, "  Gbit/s       {gigabits:>14.3}")
+}
+
+fn write_usage(f: &mut fmt::Formatter<'_>, usage: &Usage) -> fmt::Result {
+    let Usage { pool, classes } = usage;
+    let kib = |bytes: usize| bytes.div_ceil(1024);
+    writeln!(f, "\npool of {} KiB", kib(pool.region_bytes))?;
+    writeln!(f, "  class     size    slots     live     peak   cached  reserve failures")?;
+    for (name, class) in classes {
+        write!(f, "  {name:<7} {:>6} {:>8}", class.size, class.slots)?;
+        write!(f, " {:>8} {:>8} {:>8}", class.live, class.peak, class.cached)?;
+        writeln!(f, " {:>8} {:>8}", class.reserve, class.failures)?;
+    }
+    write!(
+        f,
+        "  {:<24} {:>7} {:>17}",
+        "all, tables included", pool.live_objects, pool.cached_objects
+    )?;
+    writeln!(f, " {:>17}", pool.failures)?;
+    write!(f, "  {} KiB in use, {} KiB at the peak", kib(pool.live_bytes), kib(pool.peak_bytes))?;
+    writeln!(f, ", {} bad frees", pool.bad_frees)
+}

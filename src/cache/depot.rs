@@ -1,0 +1,125 @@
+//! Depots: a class's stacks of full and empty magazines, behind the pool's lock.
+
+use super::magazine::Magazine;
+use crate::{
+    slab::Class,
+    units::{to_u32, to_usize},
+};
+
+/// Bytes of objects that a magazine should hold at most.
+const MAGAZINE_BYTES: usize = 128 << 10;
+
+/// Slots that a magazine holds, unless the class or the region is too small for it.
+const MAGAZINE_SLOTS: usize = 128;
+
+/// The part of the regions that one magazine's objects may make up.
+const REGION_SHARE: usize = 512;
+
+/// Full magazines that a depot keeps; what comes beyond goes back to the slabs.
+const FULL_MAGAZINES: u32 = 16;
+
+/// Empty magazines that a depot keeps.
+const EMPTY_MAGAZINES: u32 = 4;
+
+/// One class's magazines that no cache has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Depot {
+    /// Slots per magazine; 0 turns caching off.
+    capacity: u32,
+    full: Stack,
+    empty: Stack,
+    /// Slots in the full magazines.
+    cached: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stack {
+    top: Magazine,
+    count: u32,
+}
+
+impl Stack {
+    const EMPTY: Self = Self { top: Magazine::NONE, count: 0 };
+
+    fn push(&mut self, magazine: Magazine) {
+        magazine.set_next(self.top);
+        self.top = magazine;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<Magazine> {
+        if self.top.is_none() {
+            return None;
+        }
+        let magazine = self.top;
+        self.top = magazine.next();
+        self.count -= 1;
+        Some(magazine)
+    }
+}
+
+impl Depot {
+    /// A depot whose magazines hold `slots` slots, or what suits the class and the regions.
+    pub(crate) fn new(class: &Class, slots: Option<usize>, region_bytes: usize) -> Self {
+        let size = class.shape.size;
+        let by_limit = (to_usize(class.limit) / 8).max(1);
+        let suited = (region_bytes / REGION_SHARE / size).clamp(2, MAGAZINE_SLOTS);
+        let suited = suited.min((MAGAZINE_BYTES / size).max(8)).min(by_limit);
+        let capacity = to_u32(slots.unwrap_or(suited).min(MAX_CAPACITY));
+        Self { capacity, full: Stack::EMPTY, empty: Stack::EMPTY, cached: 0 }
+    }
+
+    /// Slots per magazine.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Slots in the full magazines.
+    pub(crate) fn cached(&self) -> usize {
+        self.cached
+    }
+
+    /// Keeps a magazine that holds slots; gives it back if there are enough.
+    pub(crate) fn put_full(&mut self, magazine: Magazine) -> Result<(), Magazine> {
+        if self.full.count >= FULL_MAGAZINES {
+            return Err(magazine);
+        }
+        self.cached += magazine.len();
+        self.full.push(magazine);
+        Ok(())
+    }
+
+    /// A magazine with slots.
+    pub(crate) fn take_full(&mut self) -> Option<Magazine> {
+        let magazine = self.full.pop()?;
+        self.cached -= magazine.len();
+        Some(magazine)
+    }
+
+    /// Keeps an empty magazine; gives it back if there are enough.
+    pub(crate) fn put_empty(&mut self, magazine: Magazine) -> Result<(), Magazine> {
+        debug_assert_eq!(magazine.len(), 0);
+        if self.empty.count >= EMPTY_MAGAZINES {
+            return Err(magazine);
+        }
+        self.empty.push(magazine);
+        Ok(())
+    }
+
+    /// A magazine without slots.
+    pub(crate) fn take_empty(&mut self) -> Option<Magazine> {
+        self.empty.pop()
+    }
+
+    /// The magazines with slots, for checking.
+    pub(crate) fn full(&self) -> impl Iterator<Item = Magazine> {
+        let top = (!self.full.top.is_none()).then_some(self.full.top);
+        core::iter::successors(top, |magazine| {
+            let next = magazine.next();
+            (!next.is_none()).then_some(next)
+        })
+    }
+}
+
+/// Most slots of a magazine, whatever the configuration asks for.
+const MAX_CAPACITY: usize = 4096;

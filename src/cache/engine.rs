@@ -1,0 +1,357 @@
+#![allow(unsafe_code)] // makes magazines and cache blocks in the region
+//! The engine: everything behind the pool's lock, and what caches exchange with it.
+
+use core::{alloc::Layout, ptr::NonNull};
+
+use super::{
+    class_cache::ClassCache,
+    depot::Depot,
+    local_cache::{CacheBlock, CacheBlockRef},
+    magazine::Magazine,
+};
+use crate::{
+    config::{ClassId, SizeClass, WatermarkFn},
+    error::{AllocError, ConfigError, Corruption, FreeError},
+    flags::PoolFlags,
+    heap::Owner,
+    slab::{Slabs, Slot, SlotState, Store, Table},
+    units::{to_u32, to_usize},
+};
+
+/// Events that callers learn of after the lock is let go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watermark {
+    callback: WatermarkFn,
+    class: ClassId,
+    left: usize,
+}
+
+impl Watermark {
+    /// Calls the class's callback. Not to be done under the lock.
+    #[cold]
+    pub(crate) fn report(self) {
+        (self.callback)(self.class, self.left);
+    }
+}
+
+/// Everything behind the lock: heap, slabs, depots, and the list of caches.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) slabs: Slabs,
+    depots: Table<Depot>,
+    /// The caches that have a block here.
+    pub(crate) caches: *mut CacheBlock,
+    pub(crate) flags: PoolFlags,
+    magazine: Option<usize>,
+    /// Raised when memory ran out: caches that see a new value give back what they hold.
+    pub(crate) drain: u32,
+    /// Raised by each reset: caches of an older one have nothing to give back.
+    pub(crate) generation: u32,
+    pub(crate) peak_bytes: usize,
+    pub(crate) failures: usize,
+    pub(crate) bad_frees: usize,
+    /// A class fell below its watermark; the caller reports it once the lock is free.
+    pub(crate) pending: Option<Watermark>,
+}
+
+// SAFETY: the cache blocks lie in the regions, which are not tied to a thread.
+unsafe impl Send for Engine {}
+
+impl Engine {
+    /// An engine without memory.
+    pub(crate) const fn empty() -> Self {
+        Self::new(Store::empty(), PoolFlags::empty(), None)
+    }
+
+    pub(crate) const fn new(store: Store, flags: PoolFlags, magazine: Option<usize>) -> Self {
+        Self {
+            slabs: Slabs::new(store),
+            depots: Table::empty(),
+            caches: core::ptr::null_mut(),
+            flags,
+            magazine,
+            drain: 0,
+            generation: 0,
+            peak_bytes: 0,
+            failures: 0,
+            bad_frees: 0,
+            pending: None,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.slabs.store
+    }
+
+    pub(crate) fn depots(&self) -> &[Depot] {
+        &self.depots
+    }
+
+    /// Adds a size class with its depot.
+    pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
+        let class = self.slabs.add_class(declared)?;
+        let regions = self.store().region_bytes();
+        let depot = Depot::new(&self.slabs.classes()[class.index()], self.magazine, regions);
+        self.depots.push(&mut self.slabs.store, depot).inspect_err(|_| self.slabs.forget_last())?;
+        Ok(class)
+    }
+
+    /// Makes sure that the loaded magazine of a cache holds a slot. O(slots per magazine), or, if
+    /// memory has run out, O(slots in the depots).
+    pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
+        self.equip(class, cache);
+        if !cache.has_magazines() {
+            return Err(AllocError::OutOfMemory { requested: 0, largest_free: 0 });
+        }
+        if let Some(full) = self.depots[class.index()].take_full() {
+            let empty = cache.exchange_loaded(full);
+            self.keep_empty(class, empty);
+            return Ok(());
+        }
+        let slabs = &mut self.slabs;
+        let filled = cache.fill_loaded(|room| slabs.take(class, SlotState::Cached, room))?;
+        self.after_take(class);
+        if filled > 0 { Ok(()) } else { Err(self.no_slot(class)) }
+    }
+
+    /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to
+    /// the depot, or, if that has enough, to their slabs. O(slots per magazine).
+    pub(crate) fn spill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
+        self.equip(class, cache);
+        if !cache.is_full() || !cache.has_magazines() {
+            return Ok(());
+        }
+        if let Some(empty) = self.take_empty(class) {
+            let full = cache.exchange_loaded(empty);
+            let Err(full) = self.depots[class.index()].put_full(full) else { return Ok(()) };
+            let empty = cache.exchange_loaded(full);
+            self.keep_empty(class, empty);
+        }
+        // SAFETY: nothing is pushed before the slots are back in their slabs.
+        self.return_all(class, unsafe { cache.pop_run(usize::MAX) })
+    }
+
+    /// Gives a cache its magazines, if caching is on and there is memory for them.
+    fn equip(&mut self, class: ClassId, cache: &ClassCache) {
+        if cache.has_magazines() {
+            return;
+        }
+        let Some(loaded) = self.take_empty(class) else { return };
+        match self.take_empty(class) {
+            Some(previous) => {
+                cache.equip(loaded, previous, self.depots[class.index()].capacity());
+            }
+            None => self.keep_empty(class, loaded),
+        }
+    }
+
+    fn take_empty(&mut self, class: ClassId) -> Option<Magazine> {
+        let depot = &mut self.depots[class.index()];
+        let capacity = depot.capacity();
+        if capacity == 0 {
+            return None;
+        }
+        depot.take_empty().or_else(|| {
+            let bytes = Magazine::bytes(capacity);
+            let memory = self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??;
+            // SAFETY: the heap gave that many bytes, aligned to two words.
+            Some(unsafe { Magazine::new(memory, capacity) })
+        })
+    }
+
+    fn keep_empty(&mut self, class: ClassId, magazine: Magazine) {
+        if let Err(surplus) = self.depots[class.index()].put_empty(magazine) {
+            self.free_own(surplus.memory());
+        }
+    }
+
+    pub(crate) fn free_own(&mut self, memory: *mut u8) {
+        let freed = self.slabs.store.free(memory, Owner::Pool);
+        debug_assert!(freed.is_ok(), "{freed:?}");
+    }
+
+    /// Returns cached slots to their slabs.
+    fn return_all(&mut self, class: ClassId, numbers: &[u32]) -> Result<(), Corruption> {
+        numbers.iter().try_for_each(|&number| self.slabs.put(class, number))
+    }
+
+    /// Takes back everything a cache holds of a class: full magazines go to the depot if `keep`.
+    pub(crate) fn flush(&mut self, class: ClassId, cache: &ClassCache, keep: bool) {
+        let Some((loaded, previous)) = cache.strip() else { return };
+        for magazine in [loaded, previous] {
+            let refused = if keep && magazine.len() > 0 {
+                self.depots[class.index()].put_full(magazine).err()
+            } else {
+                Some(magazine)
+            };
+            if let Some(magazine) = refused {
+                self.empty_out(class, magazine);
+            }
+        }
+    }
+
+    fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
+        let returned = self.return_all(class, magazine.numbers());
+        debug_assert!(returned.is_ok(), "{returned:?}");
+        magazine.set_len(0);
+        self.keep_empty(class, magazine);
+    }
+
+    /// Returns what the depots hold to the slabs, and all slabs that are empty then to the heap,
+    /// except reserves. Returns the bytes the heap got. O(slots in the depots + slabs).
+    pub(crate) fn reclaim(&mut self) -> usize {
+        let mut released = 0;
+        for index in 0..self.depots.len() {
+            let class = ClassId(crate::units::to_u8(index));
+            while let Some(full) = self.depots[index].take_full() {
+                self.empty_out(class, full);
+            }
+            while let Some(empty) = self.depots[index].take_empty() {
+                released += Magazine::bytes(self.depots[index].capacity());
+                self.free_own(empty.memory());
+            }
+            let keep = self.slabs.classes()[index].reserved_slabs();
+            released += self.slabs.release_empty(class, keep);
+        }
+        released
+    }
+
+    /// Takes back every block and slot, and every cache. Nobody has a cache any more, or uses what
+    /// was allocated. O(blocks + slots).
+    pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
+        self.drop_caches();
+        for index in 0..self.depots.len() {
+            while let Some(full) = self.depots[index].take_full() {
+                self.free_own(full.memory());
+            }
+            while let Some(empty) = self.depots[index].take_empty() {
+                self.free_own(empty.memory());
+            }
+        }
+        self.slabs.reset()?;
+        self.slabs.store.free_all()?;
+        self.generation = self.generation.wrapping_add(1);
+        (self.peak_bytes, self.failures, self.bad_frees) = (0, 0, 0);
+        Ok(())
+    }
+
+    /// Frees the blocks of caches that nobody has any more, and their magazines with them.
+    fn drop_caches(&mut self) {
+        while let Some(block) = CacheBlockRef::listed(self.caches) {
+            for class in block.class_caches() {
+                for magazine in class.strip().into_iter().flat_map(|(a, b)| [a, b]) {
+                    self.free_own(magazine.memory());
+                }
+            }
+            self.caches = block.next();
+            self.free_own(block.memory());
+        }
+    }
+
+    /// Allocates one slot past the caches.
+    pub(crate) fn alloc_slot(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
+        let mut number = [0];
+        if self.slabs.take(class, SlotState::Live, &mut number)? == 0 {
+            return Err(self.no_slot(class));
+        }
+        self.after_take(class);
+        let pointer = self.slabs.pointer(number[0]).and_then(NonNull::new);
+        pointer.ok_or(AllocError::UnknownClass)
+    }
+
+    /// Frees a slot past the caches; the caller has found it live.
+    pub(crate) fn free_slot(&mut self, slot: Slot) -> Result<(), FreeError> {
+        Ok(self.slabs.put(slot.class, slot.number)?)
+    }
+
+    /// Why a class has no slot.
+    fn no_slot(&mut self, class: ClassId) -> AllocError {
+        let entry = &self.slabs.classes()[class.index()];
+        if entry.out >= entry.limit {
+            return AllocError::ClassLimit { class };
+        }
+        AllocError::OutOfMemory {
+            requested: entry.shape.size,
+            largest_free: self.store().heap().largest_free(),
+        }
+    }
+
+    /// Counts a failed request of a class.
+    pub(crate) fn count_failure(&mut self, class: Option<ClassId>) {
+        self.failures += 1;
+        if let Some(entry) = class.and_then(|class| self.slabs.class_mut(class)) {
+            entry.failures = entry.failures.saturating_add(1);
+        }
+    }
+
+    /// Allocates a heap block.
+    pub(crate) fn alloc_block(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if layout.size() == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        let (size, align) = (layout.size(), layout.align());
+        if let Some(payload) = self.slabs.store.alloc(size, align, Owner::Caller)? {
+            self.note_peak();
+            return NonNull::new(payload).ok_or(AllocError::NotInitialised);
+        }
+        if self.store().first_region().is_none() {
+            return Err(AllocError::NotInitialised);
+        }
+        let largest_free = self.store().heap().largest_free();
+        Err(AllocError::OutOfMemory { requested: size, largest_free })
+    }
+
+    /// Resizes a heap block where it is; `None` if that cannot be.
+    pub(crate) fn resize_block(
+        &mut self,
+        pointer: NonNull<u8>,
+        new_size: usize,
+    ) -> Result<Option<usize>, FreeError> {
+        let resized = self.slabs.store.resize(pointer.as_ptr(), new_size)?;
+        self.note_peak();
+        Ok(resized)
+    }
+
+    /// Bytes that callers and caches have.
+    pub(crate) fn bytes_out(&self) -> usize {
+        self.store().heap().counters().live_bytes + self.slabs.out_bytes()
+    }
+
+    fn note_peak(&mut self) {
+        self.peak_bytes = self.peak_bytes.max(self.bytes_out());
+    }
+
+    /// After slots left their slabs: the peak, and the class's watermark.
+    fn after_take(&mut self, class: ClassId) {
+        self.note_peak();
+        let entry = &self.slabs.classes()[class.index()];
+        let Some((mark, callback)) = entry.watermark else { return };
+        let left = to_usize(entry.free()) + self.depots[class.index()].cached();
+        if left < to_usize(mark) {
+            self.pending = Some(Watermark { callback, class, left });
+        }
+    }
+
+    /// Cached slots of a class: in the depot and in all caches.
+    pub(crate) fn cached(&self, class: ClassId) -> usize {
+        let in_caches: usize = self.cache_blocks().map(|block| block.cached(class)).sum();
+        self.depots[class.index()].cached() + in_caches
+    }
+
+    /// The caches that have a block.
+    pub(crate) fn cache_blocks(&self) -> impl Iterator<Item = CacheBlockRef> {
+        let first = CacheBlockRef::listed(self.caches);
+        core::iter::successors(first, |block| CacheBlockRef::listed(block.next()))
+    }
+
+    /// Live slots of a class.
+    pub(crate) fn live(&self, class: ClassId) -> usize {
+        let out = to_usize(self.slabs.classes()[class.index()].out);
+        out.saturating_sub(self.cached(class))
+    }
+
+    /// All classes' numbers.
+    pub(crate) fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
+        (0..to_u32(self.slabs.classes().len())).map(|n| ClassId(crate::units::to_u8(to_usize(n))))
+    }
+}

@@ -1,0 +1,665 @@
+#![allow(unsafe_code)] // hands out slots and keeps its block in the region
+//! A local cache: one thread's, core's or task's magazines, used without lock or atomic
+//! read-modify-write.
+//!
+//! What it does without the engine is inlined into its callers; everything else is behind one
+//! `#[cold]` call per operation.
+
+use core::{alloc::Layout, marker::PhantomData, ptr::NonNull};
+
+use super::{class_cache::ClassCache, engine::Engine};
+use crate::{
+    config::ClassId,
+    error::{AllocError, BulkFreeError, FreeError, ReallocError},
+    flags::{POISON_BYTE, PoolFlags},
+    heap::Owner,
+    slab::{PieceKind, RegionEntry, SizeTable, SlabMap, Slot, SlotState, StateByte},
+    units::to_usize,
+};
+
+/// How a cache reaches the engine: through the pool's lock, or because it is behind it already.
+pub(crate) trait Backing {
+    /// Runs `work` with the engine.
+    fn with<R>(&mut self, work: impl FnOnce(&mut Engine) -> R) -> R;
+}
+
+impl Backing for Engine {
+    #[inline]
+    fn with<R>(&mut self, work: impl FnOnce(&mut Engine) -> R) -> R {
+        work(self)
+    }
+}
+
+/// The part of a cache that lies in the pool's memory, where others can count what it holds: a
+/// header, and one [`ClassCache`] per class behind it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct CacheBlock {
+    next: *mut CacheBlock,
+    prev: *mut CacheBlock,
+    count: usize,
+    sizes: SizeTable,
+    classes: [ClassCache; 0],
+}
+
+/// A pointer to a listed cache block.
+///
+/// Invariant: the block is in the pool's memory while it is listed; listing, unlisting and looking
+/// at it happen under the pool's lock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheBlockRef(*mut CacheBlock);
+
+impl CacheBlockRef {
+    /// The block at a list's head or link.
+    pub(crate) fn listed(block: *mut CacheBlock) -> Option<Self> {
+        (!block.is_null()).then_some(Self(block))
+    }
+
+    /// The next one in the list.
+    pub(crate) fn next(self) -> *mut CacheBlock {
+        // SAFETY: the type's invariant.
+        unsafe { (*self.0).next }
+    }
+
+    /// Start of its memory.
+    pub(crate) fn memory(self) -> *mut u8 {
+        self.0.cast()
+    }
+
+    /// Its classes. Only the cache's owner may do more than read their lengths.
+    pub(crate) fn class_caches(&self) -> &[ClassCache] {
+        let classes = self.0.wrapping_add(1).cast::<ClassCache>();
+        // SAFETY: the type's invariant; `count` class caches lie behind the header
+        // (`CacheCore::new_block`). Nobody makes exclusive references to them.
+        unsafe { core::slice::from_raw_parts(classes, (*self.0).count) }
+    }
+
+    /// Slots of a class that this cache holds.
+    pub(crate) fn cached(self, class: ClassId) -> usize {
+        self.class_caches().get(class.index()).map_or(0, ClassCache::cached)
+    }
+}
+
+/// Bytes of a cache block for this many classes.
+fn block_bytes(classes: usize) -> usize {
+    size_of::<CacheBlock>() + classes * size_of::<ClassCache>()
+}
+
+/// What a local cache is made of; the public handles wrap it.
+///
+/// Invariants: `block` is null or this cache's own, listed block, `classes` and `sizes` lead into
+/// it and `count` is its number of classes (0 without a block); `map` is the first region's map
+/// if `count` is not 0.
+#[derive(Debug)]
+pub(crate) struct CacheCore {
+    map: SlabMap,
+    classes: *const ClassCache,
+    count: usize,
+    flags: PoolFlags,
+    drain: u32,
+    /// The engine's when the block was made: after a reset the block is gone.
+    generation: u32,
+    sizes: *const SizeTable,
+    block: *mut CacheBlock,
+    first: *const RegionEntry,
+    _own: PhantomData<ClassCache>,
+}
+
+// SAFETY: a cache owns its block and magazines, which lie in regions that no thread is tied to.
+unsafe impl Send for CacheCore {}
+
+/// A live slot that a pointer was found to be.
+struct Found<'c> {
+    class: &'c ClassCache,
+    number: u32,
+    state: StateByte,
+}
+
+impl CacheCore {
+    /// A cache that holds nothing, and gets its block on first use.
+    pub(crate) const fn new() -> Self {
+        Self {
+            map: SlabMap::empty(),
+            classes: core::ptr::null(),
+            count: 0,
+            flags: PoolFlags::empty(),
+            drain: 0,
+            generation: 0,
+            sizes: core::ptr::null(),
+            block: core::ptr::null_mut(),
+            first: core::ptr::null(),
+            _own: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn class(&self, class: ClassId) -> Option<&ClassCache> {
+        // SAFETY: the type's invariant.
+        (class.index() < self.count).then(|| unsafe { &*self.classes.add(class.index()) })
+    }
+
+    /// The class that serves a request without a class, if one does without much waste.
+    #[inline(always)]
+    fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
+        if self.count == 0 {
+            return None;
+        }
+        // SAFETY: the type's invariant.
+        let mut id = unsafe { &*self.sizes }.start_for(layout.size())?;
+        let mut class = self.class(id)?;
+        while layout.size() > to_usize(class.size) {
+            if class.next_larger == id.0 {
+                return None;
+            }
+            id = ClassId(class.next_larger);
+            class = self.class(id)?;
+        }
+        let suits =
+            layout.size() >= to_usize(class.min_size) && layout.align() <= to_usize(class.align);
+        suits.then_some((id, class))
+    }
+
+    /// The live slot of a class that starts at an address. `None`: something else, or in another
+    /// region than the first; the slow path finds out.
+    #[inline(always)]
+    fn find(&self, addr: usize, expected: Option<ClassId>) -> Option<Found<'_>> {
+        let number = self.map.number_of(addr)?;
+        let kind = self.map.kind(number);
+        let id = match expected {
+            Some(id) if kind == PieceKind::class(id.0) => id,
+            Some(_) => return None,
+            None => ClassId(kind.as_class()?),
+        };
+        let class = self.class(id)?;
+        let (states, offset) = self.map.slab(number);
+        let index = class.reciprocal.divide_exactly(offset)?;
+        // SAFETY: the map says that the piece is in a slab of this class, so `states` are its
+        // states, and an offset within the slab divided by the stride is at most its slots.
+        let state = unsafe { StateByte::at(states, index) };
+        (state.load() == SlotState::Live as u8).then_some(Found { class, number, state })
+    }
+
+    /// Marks a cached slot live and turns it into a pointer.
+    #[inline(always)]
+    fn hand_out(&self, class: &ClassCache, number: u32) -> NonNull<u8> {
+        let map = if self.map.has(number) { &self.map } else { self.map_of(number) };
+        let (states, offset) = map.slab(number);
+        // SAFETY: the slot is cached here, so its slab exists and this is its index.
+        unsafe { StateByte::at(states, class.reciprocal.divide(offset)) }.store(SlotState::Live);
+        // SAFETY: slots lie in regions, and no region starts at address 0.
+        let pointer = unsafe { NonNull::new_unchecked(map.pointer(number)) };
+        if !self.flags.is_empty() {
+            prepare_out(self.flags, pointer, to_usize(class.size));
+        }
+        pointer
+    }
+
+    #[cold]
+    fn map_of(&self, number: u32) -> &SlabMap {
+        // SAFETY: the first entry is set with the map, and lives as long as the pool.
+        let first = unsafe { self.first.as_ref() };
+        first.and_then(|first| first.of_number(number)).map_or(&self.map, RegionEntry::map)
+    }
+
+    /// Allocates a slot of a class. O(1) without the lock; once per magazine, under the lock,
+    /// O(slots of a magazine).
+    #[inline(always)]
+    pub(crate) fn alloc_fixed(
+        &mut self,
+        id: ClassId,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if let Some(class) = self.class(id)
+            && let Some(number) = class.pop()
+        {
+            return Ok(self.hand_out(class, number));
+        }
+        self.alloc_fixed_slow(id, engine)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_fixed_slow(
+        &mut self,
+        id: ClassId,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if let Some(class) = self.class(id)
+            && let Some(number) = self.pop_previous(id)
+        {
+            return Ok(self.hand_out(class, number));
+        }
+        engine.with(|engine| {
+            self.alloc_from(id, engine).inspect_err(|_| engine.count_failure(Some(id)))
+        })
+    }
+
+    /// Pops from the previous magazine, which becomes the loaded one.
+    fn pop_previous(&self, id: ClassId) -> Option<u32> {
+        let class = self.class(id)?;
+        if class.swap_if(|len| len > 0) { class.pop() } else { None }
+    }
+
+    /// Allocates a slot with the engine's help: from the depot, from the slabs, and, when memory
+    /// has run out, after everything that lies idle has been reclaimed.
+    fn alloc_from(&mut self, id: ClassId, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
+        if id.index() >= engine.slabs.classes().len() {
+            let initialised = engine.store().first_region().is_some();
+            return Err(if initialised {
+                AllocError::UnknownClass
+            } else {
+                AllocError::NotInitialised
+            });
+        }
+        self.sync(engine);
+        if let Some(class) = self.class(id)
+            && engine.refill(id, class).is_ok()
+            && let Some(number) = class.pop()
+        {
+            return Ok(self.hand_out(class, number));
+        }
+        let direct = engine.alloc_slot(id).or_else(|error| {
+            self.flush(engine, false);
+            engine.drain = engine.drain.wrapping_add(1);
+            self.drain = engine.drain;
+            if engine.reclaim() == 0 { Err(error) } else { engine.alloc_slot(id) }
+        })?;
+        let size = engine.slabs.classes()[id.index()].shape.size;
+        prepare_out(engine.flags, direct, size);
+        Ok(direct)
+    }
+
+    /// Brings the cache up to date: gives back everything if memory ran out somewhere since, and
+    /// learns of classes that were added.
+    fn sync(&mut self, engine: &mut Engine) {
+        if self.drain != engine.drain {
+            self.flush(engine, false);
+            self.drain = engine.drain;
+        }
+        self.flags = engine.flags;
+        if self.count != engine.slabs.classes().len() {
+            self.renew(engine);
+        }
+    }
+
+    /// Replaces the block by one for all classes there are now. Without memory for it the cache
+    /// goes on with the classes it knows.
+    fn renew(&mut self, engine: &mut Engine) {
+        let Some(block) = Self::new_block(engine) else { return };
+        self.close(engine);
+        let Some(first) = engine.store().first_region() else { return };
+        (self.first, self.map) = (first, *first.map());
+        (self.block, self.generation) = (block, engine.generation);
+        // SAFETY: `new_block` made the block; it becomes this cache's.
+        unsafe {
+            self.count = (*block).count;
+            self.sizes = &raw const (*block).sizes;
+        }
+        self.classes = block.wrapping_add(1).cast();
+        Self::list(block, engine);
+    }
+
+    fn new_block(engine: &mut Engine) -> Option<*mut CacheBlock> {
+        const { assert!(size_of::<CacheBlock>() % align_of::<ClassCache>() == 0) };
+        let count = engine.slabs.classes().len();
+        let memory = engine.slabs.store.alloc(block_bytes(count), 1, Owner::Pool).ok()??;
+        let block = memory.cast::<CacheBlock>();
+        let header = CacheBlock {
+            next: core::ptr::null_mut(),
+            prev: core::ptr::null_mut(),
+            count,
+            sizes: *engine.slabs.sizes(),
+            classes: [],
+        };
+        // SAFETY: the heap gave `block_bytes(count)` bytes, aligned to two words.
+        unsafe { block.write(header) };
+        let classes = block.wrapping_add(1).cast::<ClassCache>();
+        for (index, class) in engine.slabs.classes().iter().enumerate() {
+            // SAFETY: as above; `index < count`.
+            unsafe { classes.add(index).write(ClassCache::new(class)) };
+        }
+        Some(block)
+    }
+
+    fn list(block: *mut CacheBlock, engine: &mut Engine) {
+        let head = engine.caches;
+        // SAFETY: the block is complete and nobody else has it; the head, if any, is listed, and
+        // links are touched under the lock only.
+        unsafe {
+            (*block).next = head;
+            if let Some(head) = head.as_mut() {
+                head.prev = block;
+            }
+        }
+        engine.caches = block;
+    }
+
+    fn unlist(block: *mut CacheBlock, engine: &mut Engine) {
+        // SAFETY: the block is listed, so it and its neighbours are valid; links are touched under
+        // the lock only.
+        unsafe {
+            let (prev, next) = ((*block).prev, (*block).next);
+            match prev.as_mut() {
+                Some(prev) => prev.next = next,
+                None => engine.caches = next,
+            }
+            if let Some(next) = next.as_mut() {
+                next.prev = prev;
+            }
+        }
+    }
+
+    /// Gives back every cached slot: whole magazines to the depots if `keep`, else to the slabs.
+    pub(crate) fn flush(&self, engine: &mut Engine, keep: bool) {
+        for id in engine.class_ids() {
+            if let Some(class) = self.class(id) {
+                engine.flush(id, class, keep);
+            }
+        }
+    }
+
+    /// Gives back everything, the block included. The cache can be used again.
+    pub(crate) fn close(&mut self, engine: &mut Engine) {
+        if self.block.is_null() {
+            return;
+        }
+        if self.generation != engine.generation {
+            *self = Self::new();
+            return;
+        }
+        self.flush(engine, true);
+        Self::unlist(self.block, engine);
+        engine.free_own(self.block.cast());
+        let (flags, drain) = (self.flags, self.drain);
+        *self = Self { flags, drain, ..Self::new() };
+    }
+
+    /// Allocates by layout: from a class that suits it, else (or if the class has no slot left)
+    /// from the heap under the lock.
+    #[inline(always)]
+    pub(crate) fn alloc(
+        &mut self,
+        layout: Layout,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if let Some((_, class)) = self.class_for(layout)
+            && let Some(number) = class.pop()
+        {
+            return Ok(self.hand_out(class, number));
+        }
+        self.alloc_slow(layout, engine)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(
+        &mut self,
+        layout: Layout,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if let Some((id, class)) = self.class_for(layout)
+            && let Some(number) = self.pop_previous(id)
+        {
+            return Ok(self.hand_out(class, number));
+        }
+        engine.with(|engine| {
+            self.sync(engine);
+            let id = self.class_for(layout).map(|(id, _)| id);
+            if let Some(Ok(slot)) = id.map(|id| self.alloc_from(id, engine)) {
+                return Ok(slot);
+            }
+            self.alloc_block(layout, engine).inspect_err(|_| engine.count_failure(id))
+        })
+    }
+
+    /// Allocates from the heap, if need be after everything that lies idle has been reclaimed.
+    fn alloc_block(
+        &mut self,
+        layout: Layout,
+        engine: &mut Engine,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let block = engine.alloc_block(layout).or_else(|error| {
+            if !matches!(error, AllocError::OutOfMemory { .. }) {
+                return Err(error);
+            }
+            self.flush(engine, false);
+            engine.drain = engine.drain.wrapping_add(1);
+            self.drain = engine.drain;
+            if engine.reclaim() == 0 { Err(error) } else { engine.alloc_block(layout) }
+        })?;
+        prepare_out(engine.flags, block, layout.size());
+        Ok(block)
+    }
+
+    /// Frees a block or slot, which must be of the expected class if one is given.
+    #[inline(always)]
+    pub(crate) fn free(
+        &mut self,
+        pointer: NonNull<u8>,
+        expected: Option<ClassId>,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        if self.flags.is_empty()
+            && let Some(found) = self.find(pointer.addr().get(), expected)
+            && !found.class.is_full()
+        {
+            found.state.store(SlotState::Cached);
+            found.class.push(found.number);
+            return Ok(());
+        }
+        self.free_slow(pointer, expected, engine)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_slow(
+        &mut self,
+        pointer: NonNull<u8>,
+        expected: Option<ClassId>,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        if self.flags.is_empty()
+            && let Some(found) = self.find(pointer.addr().get(), expected)
+            && found.class.swap_if_previous_has_room()
+        {
+            found.state.store(SlotState::Cached);
+            found.class.push(found.number);
+            return Ok(());
+        }
+        engine.with(|engine| {
+            let freed = self.free_to(pointer, expected, engine);
+            if freed.is_err() {
+                engine.bad_frees += 1;
+            }
+            freed
+        })
+    }
+
+    /// Frees with the engine's help, or finds out what is wrong with the pointer.
+    fn free_to(
+        &mut self,
+        pointer: NonNull<u8>,
+        expected: Option<ClassId>,
+        engine: &mut Engine,
+    ) -> Result<(), FreeError> {
+        let addr = pointer.addr().get();
+        let Some(slot) = live_slot(engine, addr)? else {
+            let size = engine.store().usable_size(pointer.as_ptr())?;
+            if expected.is_some() {
+                return Err(FreeError::WrongClass { addr, actual: None });
+            }
+            return free_block(engine, pointer, size);
+        };
+        if expected.is_some_and(|class| class != slot.class) {
+            return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
+        }
+        let size = engine.slabs.classes()[slot.class.index()].shape.size;
+        prepare_in(engine.flags, pointer, size);
+        self.sync(engine);
+        let Some(class) = self.class(slot.class) else { return engine.free_slot(slot) };
+        engine.spill(slot.class, class)?;
+        if class.is_full() {
+            return engine.free_slot(slot);
+        }
+        engine.slabs.set_state(slot, SlotState::Cached);
+        class.push(slot.number);
+        Ok(())
+    }
+
+    /// Allocates `out.len()` slots of a class, or none. O(`out.len()`), plus the lock once per
+    /// magazine.
+    #[inline]
+    pub(crate) fn alloc_bulk(
+        &mut self,
+        id: ClassId,
+        out: &mut [NonNull<u8>],
+        engine: &mut impl Backing,
+    ) -> Result<(), AllocError> {
+        let mut filled = 0;
+        while filled < out.len() {
+            filled += self.pop_into(id, &mut out[filled..]);
+            let Some(next) = out.get_mut(filled) else { break };
+            match self.alloc_fixed_slow(id, engine) {
+                Ok(slot) => *next = slot,
+                Err(error) => {
+                    for &slot in &out[..filled] {
+                        let freed = self.free(slot, Some(id), engine);
+                        debug_assert!(freed.is_ok(), "{freed:?}");
+                    }
+                    return Err(error);
+                }
+            }
+            filled += 1;
+        }
+        Ok(())
+    }
+
+    /// Moves slots from the loaded magazine to `out`, as many as there are.
+    #[inline]
+    fn pop_into(&self, id: ClassId, out: &mut [NonNull<u8>]) -> usize {
+        let Some(class) = self.class(id) else { return 0 };
+        // SAFETY: nothing is pushed in this function.
+        let run = unsafe { class.pop_run(out.len()) };
+        for (slot, &number) in out.iter_mut().zip(run.iter().rev()) {
+            *slot = self.hand_out(class, number);
+        }
+        run.len()
+    }
+
+    /// Frees slots of a class from the front, up to the first that cannot be freed.
+    #[inline]
+    pub(crate) fn free_bulk(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        engine: &mut impl Backing,
+    ) -> Result<(), BulkFreeError> {
+        for (freed, &pointer) in pointers.iter().enumerate() {
+            self.free(pointer, Some(id), engine).map_err(|error| BulkFreeError { freed, error })?;
+        }
+        Ok(())
+    }
+
+    /// Resizes where it is if that can be done, else moves. On failure the old block stays.
+    ///
+    /// # Safety
+    /// `pointer` is not used any more if this succeeds; its contents may be read.
+    pub(crate) unsafe fn realloc(
+        &mut self,
+        pointer: NonNull<u8>,
+        align: usize,
+        new_size: usize,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, ReallocError> {
+        if new_size == 0 {
+            return Err(AllocError::ZeroSize.into());
+        }
+        let aligned = pointer.addr().get() & (align - 1) == 0;
+        let old = engine.with(|engine| resize(engine, pointer, new_size))?;
+        let old_size = match old {
+            Resized::InPlace if aligned => return Ok(pointer),
+            Resized::InPlace => new_size,
+            Resized::Not { usable } => usable,
+        };
+        let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
+        let moved = self.alloc(layout, engine)?;
+        let kept = old_size.min(new_size);
+        // SAFETY: both blocks are live, `kept` bytes long at least, and distinct.
+        unsafe { moved.copy_from_nonoverlapping(pointer, kept) };
+        self.free(pointer, None, engine)?;
+        Ok(moved)
+    }
+}
+
+/// The outcome of an attempt to resize in place.
+enum Resized {
+    InPlace,
+    Not { usable: usize },
+}
+
+/// Resizes where it is: a slot that is large enough and not far too large, or a heap block.
+fn resize(
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+    new_size: usize,
+) -> Result<Resized, ReallocError> {
+    let counted = |engine: &mut Engine, error: FreeError| {
+        engine.bad_frees += 1;
+        ReallocError::Free(error)
+    };
+    let slot = live_slot(engine, pointer.addr().get()).map_err(|e| counted(engine, e))?;
+    if let Some(slot) = slot {
+        let usable = engine.slabs.classes()[slot.class.index()].shape.size;
+        let fits = new_size <= usable && new_size > usable / 2;
+        return Ok(if fits { Resized::InPlace } else { Resized::Not { usable } });
+    }
+    let usable = engine.store().usable_size(pointer.as_ptr()).map_err(|e| counted(engine, e))?;
+    match engine.resize_block(pointer, new_size) {
+        Ok(Some(_)) => Ok(Resized::InPlace),
+        Ok(None) => Ok(Resized::Not { usable }),
+        Err(error) => Err(counted(engine, error)),
+    }
+}
+
+/// The live slot at an address; `Ok(None)` if the address is in the heap's part of a region.
+pub(crate) fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
+    if engine.store().first_region().is_none() {
+        return Err(FreeError::NotInitialised);
+    }
+    let slot = engine.slabs.slot_at(addr)?;
+    match slot.map(|slot| SlotState::from_byte(slot.state)) {
+        None | Some(Some(SlotState::Live)) => Ok(slot),
+        Some(Some(SlotState::Free | SlotState::Cached)) => Err(FreeError::NotLive { addr }),
+        Some(None) => Err(FreeError::Corrupted { addr }),
+    }
+}
+
+fn free_block(engine: &mut Engine, pointer: NonNull<u8>, size: usize) -> Result<(), FreeError> {
+    prepare_in(engine.flags, pointer, size);
+    engine.slabs.store.free(pointer.as_ptr(), Owner::Caller).map(|_| ())
+}
+
+/// What the flags ask for when a block goes out.
+#[inline]
+fn prepare_out(flags: PoolFlags, pointer: NonNull<u8>, size: usize) {
+    if flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+        fill(pointer, 0, size);
+    }
+}
+
+/// What the flags ask for when a live block comes in.
+#[inline]
+fn prepare_in(flags: PoolFlags, pointer: NonNull<u8>, size: usize) {
+    if flags.contains(PoolFlags::POISON) {
+        fill(pointer, POISON_BYTE, size);
+    } else if flags.contains(PoolFlags::ZERO_ON_FREE) {
+        fill(pointer, 0, size);
+    }
+}
+
+#[cold]
+fn fill(pointer: NonNull<u8>, byte: u8, size: usize) {
+    // SAFETY: the block is live, usable for `size` bytes, and the pool holds its only pointer:
+    // it is on its way out or in.
+    unsafe { pointer.write_bytes(byte, size) };
+}

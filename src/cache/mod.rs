@@ -1,0 +1,13 @@
+//! Layer 5, caches: magazines that travel whole between local caches and depots, so that nobody
+//! takes a lock per object.
+
+mod class_cache;
+mod depot;
+mod engine;
+mod local_cache;
+mod magazine;
+
+pub(crate) use engine::Engine;
+#[cfg(feature = "std")]
+pub(crate) use engine::Watermark;
+pub(crate) use local_cache::{Backing, CacheCore, live_slot};

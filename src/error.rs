@@ -1,0 +1,390 @@
+//! Errors: one type per kind of call, small, and each says what to do about it.
+
+use core::fmt;
+
+use crate::config::ClassId;
+
+/// Why an allocation was refused. Nothing changed.
+///
+/// ```
+/// use core::{alloc::Layout, mem::MaybeUninit};
+/// use libmempool::{AllocError, NoLock, Pool};
+///
+/// let mut memory = [MaybeUninit::uninit(); 4096];
+/// let pool = Pool::<NoLock>::new(&mut memory)?;
+/// let huge = Layout::from_size_align(1 << 20, 8)?;
+/// assert!(matches!(pool.alloc(huge), Err(AllocError::OutOfMemory { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum AllocError {
+    /// The request was for zero bytes.
+    ZeroSize,
+    /// The size, rounded up, is more than any pool can hold.
+    TooLarge,
+    /// No free block is large enough.
+    OutOfMemory {
+        /// Bytes that were asked for.
+        requested: usize,
+        /// The largest free block, in bytes: if it is smaller than the free bytes, the heap is
+        /// fragmented and [`Pool::defragment`](crate::Pool::defragment) may help.
+        largest_free: usize,
+    },
+    /// The class has handed out as many slots as its limit allows (slots in caches included).
+    ClassLimit {
+        /// The class that is at its limit.
+        class: ClassId,
+    },
+    /// No class has this number, or none is large enough for this size.
+    UnknownClass,
+    /// The pool has no region yet: call [`Pool::init`](crate::Pool::init) first.
+    NotInitialised,
+    /// The pool's own data is damaged at this address; the request was refused.
+    Corrupted {
+        /// Where the damage was found.
+        addr: usize,
+    },
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroSize => f.write_str("an allocation of zero bytes was asked for"),
+            Self::TooLarge => f.write_str("the size is larger than any pool can serve"),
+            Self::OutOfMemory { requested, largest_free } => write!(
+                f,
+                "out of memory: {requested} bytes asked for, largest free block {largest_free}"
+            ),
+            Self::ClassLimit { class } => write!(f, "{class} is at its limit"),
+            Self::UnknownClass => f.write_str("the pool has no such size class"),
+            Self::NotInitialised => f.write_str("the pool has no region: call init first"),
+            Self::Corrupted { addr } => write!(f, "pool data is corrupted at {addr:#x}"),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+/// Why a pointer was not accepted by a free or a look-up. Nothing changed; the pool counts it
+/// ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The pointer lies outside every region of the pool.
+    Foreign {
+        /// The pointer's address.
+        addr: usize,
+    },
+    /// The pointer lies inside the pool, but no block or slot starts there.
+    NotABlock {
+        /// The pointer's address.
+        addr: usize,
+    },
+    /// The block is not live: it was freed before (double free), or never handed out.
+    NotLive {
+        /// The pointer's address.
+        addr: usize,
+    },
+    /// The slot belongs to another class than the call said (`None`: it is a heap block).
+    WrongClass {
+        /// The pointer's address.
+        addr: usize,
+        /// The class it really belongs to.
+        actual: Option<ClassId>,
+    },
+    /// The tag of the block, or of a neighbour it would be merged with, is damaged.
+    Corrupted {
+        /// Where the damage was found.
+        addr: usize,
+    },
+    /// The pool has no region yet, so it cannot own the pointer.
+    NotInitialised,
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign { addr } => write!(f, "{addr:#x} is not memory of this pool"),
+            Self::NotABlock { addr } => write!(f, "no block starts at {addr:#x}"),
+            Self::NotLive { addr } => {
+                write!(f, "{addr:#x} is not live: freed before (double free) or never handed out")
+            }
+            Self::WrongClass { addr, actual: Some(class) } => {
+                write!(f, "{addr:#x} belongs to {class}, not to the class given")
+            }
+            Self::WrongClass { addr, actual: None } => {
+                write!(f, "{addr:#x} is a heap block, not a slot of a class")
+            }
+            Self::Corrupted { addr } => write!(f, "the block tag at {addr:#x} is corrupted"),
+            Self::NotInitialised => f.write_str("the pool has no region: call init first"),
+        }
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+/// Why a reallocation was refused. The old block is as it was, and still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ReallocError {
+    /// No memory for the new size.
+    Alloc(AllocError),
+    /// The old pointer is not a live block of this pool.
+    Free(FreeError),
+}
+
+impl fmt::Display for ReallocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alloc(error) => error.fmt(f),
+            Self::Free(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ReallocError {}
+
+impl From<AllocError> for ReallocError {
+    fn from(error: AllocError) -> Self {
+        Self::Alloc(error)
+    }
+}
+
+impl From<FreeError> for ReallocError {
+    fn from(error: FreeError) -> Self {
+        Self::Free(error)
+    }
+}
+
+/// A bulk free met a pointer it could not accept and stopped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct BulkFreeError {
+    /// How many pointers, from the front, were freed; the rest are as they were.
+    pub freed: usize,
+    /// What is wrong with the pointer at index `freed`.
+    pub error: FreeError,
+}
+
+impl fmt::Display for BulkFreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stopped after {} frees: {}", self.freed, self.error)
+    }
+}
+
+impl core::error::Error for BulkFreeError {}
+
+/// Why a pool, a region or a size class could not be set up. Nothing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The region cannot hold the pool's tables and one block.
+    RegionTooSmall {
+        /// Bytes that were handed over.
+        bytes: usize,
+    },
+    /// The region is larger than the pool's 32-bit slot numbers can reach; a larger alignment
+    /// raises the bound.
+    RegionTooLarge {
+        /// Bytes that were handed over.
+        bytes: usize,
+    },
+    /// The alignment is zero, not a power of two, or above
+    /// [`MAX_ALIGNMENT`](crate::MAX_ALIGNMENT).
+    BadAlignment {
+        /// The alignment that was asked for.
+        alignment: usize,
+    },
+    /// A class size is zero, or above what a slab can hold in this pool.
+    BadClassSize {
+        /// The size that was asked for.
+        size: usize,
+    },
+    /// The pool has [`MAX_CLASSES`](crate::MAX_CLASSES) classes already.
+    TooManyClasses,
+    /// The limit is lower than the reserve, or is zero.
+    LimitBelowReserve,
+    /// There is not enough free memory for the tables that this needs.
+    OutOfMemory,
+    /// There is not enough free memory for the reserve.
+    ReserveTooLarge {
+        /// Slots that were asked for.
+        reserve: usize,
+        /// Slots that there was room for.
+        available: usize,
+    },
+    /// The pool has a region already.
+    AlreadyInitialised,
+    /// The pool has no region yet.
+    NotInitialised,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RegionTooSmall { bytes } => {
+                write!(f, "a region of {bytes} bytes cannot hold a pool")
+            }
+            Self::RegionTooLarge { bytes } => {
+                write!(f, "a region of {bytes} bytes needs a larger alignment")
+            }
+            Self::BadAlignment { alignment } => {
+                write!(f, "alignment {alignment} is not a supported power of two")
+            }
+            Self::BadClassSize { size } => write!(f, "no class can have slots of {size} bytes"),
+            Self::TooManyClasses => f.write_str("the pool has as many classes as it can have"),
+            Self::LimitBelowReserve => {
+                f.write_str("the class's limit is zero or below its reserve")
+            }
+            Self::OutOfMemory => f.write_str("no room for the pool's own tables"),
+            Self::ReserveTooLarge { reserve, available } => {
+                write!(f, "no room for a reserve of {reserve} slots: {available} would fit")
+            }
+            Self::AlreadyInitialised => f.write_str("the pool has a region already"),
+            Self::NotInitialised => f.write_str("the pool has no region: call init first"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// Why a page source could not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum PageError {
+    /// The source has no pages of this size, or has run out.
+    Unavailable {
+        /// Bytes that were asked for.
+        bytes: usize,
+    },
+    /// The range does not lie within the pages.
+    OutOfRange,
+    /// The source cannot do this at all.
+    Unsupported,
+    /// The operating system refused.
+    Os {
+        /// The system call that failed.
+        call: &'static str,
+        /// Its error number.
+        code: i32,
+    },
+}
+
+impl fmt::Display for PageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable { bytes } => write!(f, "no pages for {bytes} bytes"),
+            Self::OutOfRange => f.write_str("the range lies outside the pages"),
+            Self::Unsupported => f.write_str("the page source cannot do this"),
+            Self::Os { call, code } => write!(f, "{call} failed with error {code}"),
+        }
+    }
+}
+
+impl core::error::Error for PageError {}
+
+/// Why a pool could not be mapped: no pages, or pages that do not suit the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum MapError {
+    /// The page source failed.
+    Pages(PageError),
+    /// The configuration does not fit the pages; they were given back.
+    Config(ConfigError),
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pages(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+impl From<PageError> for MapError {
+    fn from(error: PageError) -> Self {
+        Self::Pages(error)
+    }
+}
+
+impl From<ConfigError> for MapError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// What [`Pool::validate`](crate::Pool::validate) found to be damaged first, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Corruption {
+    /// The address of the damaged word or byte.
+    pub addr: usize,
+    /// What is damaged.
+    pub kind: CorruptionKind,
+}
+
+/// The part of a pool that [`Corruption`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum CorruptionKind {
+    /// A heap block's tag does not match its checksum, or its size leads outside the region.
+    BlockTag,
+    /// A block says its predecessor is free, or used, and it is not.
+    BlockNeighbour,
+    /// A free block's size at its end differs from its tag.
+    BlockFooter,
+    /// A free block's list links do not agree with its neighbours in the list.
+    BlockLinks,
+    /// A bin's bitmap bit or list head disagrees with the free blocks there are.
+    Bin,
+    /// The slab map, a slab's descriptor and its class disagree.
+    Slab,
+    /// A slot's state byte has a value that is no state.
+    SlotState,
+    /// A magazine holds an offset that is no cached slot of its class.
+    Magazine,
+    /// A counter disagrees with what was counted.
+    Counter,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            CorruptionKind::BlockTag => "block tag",
+            CorruptionKind::BlockNeighbour => "neighbour flag of the block",
+            CorruptionKind::BlockFooter => "footer of the free block",
+            CorruptionKind::BlockLinks => "list links of the free block",
+            CorruptionKind::Bin => "bin",
+            CorruptionKind::Slab => "slab descriptor",
+            CorruptionKind::SlotState => "slot state",
+            CorruptionKind::Magazine => "magazine",
+            CorruptionKind::Counter => "counter",
+        };
+        write!(f, "the {what} at {:#x} is corrupted", self.addr)
+    }
+}
+
+impl core::error::Error for Corruption {}
+
+impl From<Corruption> for AllocError {
+    fn from(found: Corruption) -> Self {
+        Self::Corrupted { addr: found.addr }
+    }
+}
+
+impl From<Corruption> for FreeError {
+    fn from(found: Corruption) -> Self {
+        Self::Corrupted { addr: found.addr }
+    }
+}

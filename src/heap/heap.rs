@@ -1,0 +1,556 @@
+//! The heap: splits, merges, resizes in place, and lends whole spans to slabs.
+//!
+//! A region's heap part is a row of blocks without gaps, ended by a fence:
+//!
+//! ```text
+//! [block][block][free block][block]........[fence]
+//! ```
+//!
+//! Two free blocks never lie side by side. A *span* is lent to a slab without any word of ours in
+//! it, so that its slots can fill it: the word before the span is a slab fence, and behind it one
+//! granule is left out, so that the next tag stands right before an aligned payload again. Spans
+//! that touch need neither:
+//!
+//! ```text
+//! [block][slab fence]{ slab }{ slab }[pad, tag][block]
+//! ```
+//!
+//! Every operation is O(1); the caller holds the pool's lock.
+
+use super::{
+    bins::{Bins, Shape},
+    block::{Block, Tag, TagCodec},
+};
+use crate::{
+    error::{ConfigError, Corruption, CorruptionKind, FreeError},
+    region::Region,
+    units::{Granule, WORD, round_down, round_up},
+};
+
+/// What the heap counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeapCounters {
+    /// Blocks in callers' hands.
+    pub(crate) live_objects: usize,
+    /// Their usable bytes.
+    pub(crate) live_bytes: usize,
+    /// Bytes of the pool's own tables, tags included.
+    pub(crate) internal_bytes: usize,
+    /// Bytes lent to slabs.
+    pub(crate) span_bytes: usize,
+    /// Bytes of free blocks, tags included.
+    pub(crate) free_bytes: usize,
+    /// Free blocks.
+    pub(crate) free_blocks: usize,
+}
+
+/// Who a block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A caller, who may free it by its pointer.
+    Caller,
+    /// The pool itself; callers cannot free it.
+    Pool,
+}
+
+/// A span that slabs may use: `len` bytes at `start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: *mut u8,
+    pub(crate) len: usize,
+}
+
+/// The free blocks of all regions, and the operations on blocks.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    granule: Granule,
+    codec: TagCodec,
+    bins: Bins,
+    counters: HeapCounters,
+}
+
+/// What a block that is about to be used will be cut into.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// Bytes that stay free in front.
+    gap: usize,
+    /// Bytes of the block, tag included.
+    need: usize,
+}
+
+impl Heap {
+    /// A heap without memory, which can serve nothing.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            granule: Granule::new(1),
+            codec: TagCodec::new(0, usize::MAX >> 1),
+            bins: Bins::empty(),
+            counters: HeapCounters {
+                live_objects: 0,
+                live_bytes: 0,
+                internal_bytes: 0,
+                span_bytes: 0,
+                free_bytes: 0,
+                free_blocks: 0,
+            },
+        }
+    }
+
+    /// A heap whose bins lie at the start of its first region.
+    pub(crate) fn new(region: Region, granule: Granule, key: usize) -> Result<Self, ConfigError> {
+        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
+        let shape = Shape::new(granule, region.len().max(1));
+        let table = round_up(region.start(), WORD).ok_or(too_small)?;
+        let front = table.checked_add(shape.table_bytes()).ok_or(too_small)?;
+        if front > region.end() {
+            return Err(too_small);
+        }
+        // SAFETY: aligned above, within the region, which is ours.
+        #[allow(unsafe_code)] // the one place where the heap makes memory its table
+        let bins = unsafe { Bins::new(shape, region.at(table)) };
+        let codec = TagCodec::new(key, region.len());
+        let mut heap = Self { granule, codec, bins, counters: HeapCounters::default() };
+        heap.add_region(region, front)?;
+        Ok(heap)
+    }
+
+    /// Makes the part of a region from `front` on one free block with a fence behind it.
+    pub(crate) fn add_region(&mut self, region: Region, front: usize) -> Result<(), ConfigError> {
+        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
+        if !self.codec.can_tag(region.len()) {
+            return Err(ConfigError::RegionTooLarge { bytes: region.len() });
+        }
+        let first = self.first_tag(front).ok_or(too_small)?;
+        let Some(room) = region.end().checked_sub(first + WORD) else { return Err(too_small) };
+        let size = round_down(room, self.granule.bytes());
+        if size < self.min_block() {
+            return Err(too_small);
+        }
+        let block = Block::at(region.at(first));
+        block.above(size).set_tag(self.codec, Tag::end_fence());
+        self.bins.widen(region.start()..region.end());
+        self.put_free(block, size, block.above(size), Tag::end_fence());
+        Ok(())
+    }
+
+    /// Address of the first block's tag in the first region, right after it was set up.
+    pub(crate) fn region_start(&self, region: &Region) -> usize {
+        let table = self.bins.table_end();
+        debug_assert!(region.contains(table));
+        self.first_tag(table).unwrap_or(table)
+    }
+
+    /// Address of the first tag at or behind `front` that has an aligned payload.
+    pub(crate) fn first_tag(&self, front: usize) -> Option<usize> {
+        Some(round_up(front.checked_add(WORD)?, self.granule.bytes())? - WORD)
+    }
+
+    /// The granule that sizes are rounded to.
+    #[inline]
+    pub(crate) fn granule(&self) -> Granule {
+        self.granule
+    }
+
+    /// The codec of this heap's tags.
+    pub(crate) fn codec(&self) -> TagCodec {
+        self.codec
+    }
+
+    /// The smallest block: a tag, two links and a footer.
+    #[inline]
+    pub(crate) fn min_block(&self) -> usize {
+        self.granule.bytes().max(4 * WORD)
+    }
+
+    /// What the heap counted.
+    pub(crate) fn counters(&self) -> HeapCounters {
+        self.counters
+    }
+
+    /// Usable bytes of the largest free block.
+    pub(crate) fn largest_free(&self) -> usize {
+        self.bins.largest(self.codec).saturating_sub(WORD)
+    }
+
+    /// Bytes that a block needs for `size` usable ones; `None` on overflow.
+    #[inline]
+    fn block_size(&self, size: usize) -> Option<usize> {
+        let bytes = self.granule.round_up(size.checked_add(WORD)?)?;
+        let sane = bytes <= isize::MAX.unsigned_abs();
+        sane.then_some(bytes.max(self.min_block()))
+    }
+
+    /// Allocates `size` bytes aligned to `align`, a power of two. `None`: no block is large
+    /// enough.
+    #[inline]
+    pub(crate) fn alloc(
+        &mut self,
+        size: usize,
+        align: usize,
+        owner: Owner,
+    ) -> Result<Option<*mut u8>, Corruption> {
+        let Some(need) = self.block_size(size) else { return Ok(None) };
+        if align > self.granule.bytes() {
+            return self.alloc_aligned(need, align, owner);
+        }
+        let Some((block, tag)) = self.bins.find(need, self.codec)? else { return Ok(None) };
+        self.take(block, tag, Cut { gap: 0, need }, owner).map(Some)
+    }
+
+    fn alloc_aligned(
+        &mut self,
+        need: usize,
+        align: usize,
+        owner: Owner,
+    ) -> Result<Option<*mut u8>, Corruption> {
+        let min_block = self.min_block();
+        let Some(enough) = need.checked_add(align).and_then(|n| n.checked_add(min_block)) else {
+            return Ok(None);
+        };
+        let fit = |block: Block, tag: Tag| {
+            tag.size.checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
+        };
+        let found = self.bins.find_where(need, enough, self.codec, fit)?;
+        let Some((block, tag)) = found else { return Ok(None) };
+        let Some(gap) = aligning_gap(block, align, min_block) else { return Ok(None) };
+        self.take(block, tag, Cut { gap, need }, owner).map(Some)
+    }
+
+    /// Cuts a used block out of a free one.
+    ///
+    /// ```text
+    /// [ free block                        ]
+    /// [ gap, free ][ used ][ rest, free ]
+    /// ```
+    #[inline]
+    fn take(
+        &mut self,
+        block: Block,
+        tag: Tag,
+        cut: Cut,
+        owner: Owner,
+    ) -> Result<*mut u8, Corruption> {
+        let (above, above_tag) = self.above(block, tag)?;
+        let bin = self.bins.check(block, tag.size)?;
+        self.take_free(block, tag.size, bin);
+        let used = block.above(cut.gap);
+        let room = tag.size - cut.gap;
+        let rest = room - cut.need;
+        let size = if rest >= self.min_block() { cut.need } else { room };
+        let internal = owner == Owner::Pool;
+        used.set_tag(self.codec, Tag { prev_free: cut.gap > 0, internal, ..Tag::used(size) });
+        if cut.gap > 0 {
+            self.put_free(block, cut.gap, used, Tag { internal, ..Tag::used(size) });
+        }
+        if size < room {
+            self.put_free(used.above(size), room - size, above, above_tag);
+        } else {
+            above.set_tag(self.codec, Tag { prev_free: false, ..above_tag });
+        }
+        self.count_in(size, owner);
+        Ok(used.payload())
+    }
+
+    /// Frees the block at `payload`, which lies in the heap's part of `region`, aligned to the
+    /// granule, and merges it with free neighbours. Returns its usable size.
+    #[inline]
+    pub(crate) fn free(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        owner: Owner,
+    ) -> Result<usize, FreeError> {
+        let (block, tag) = self.live(payload, region, owner)?;
+        self.merge(block, tag, region)?;
+        self.count_out(tag.size, owner);
+        Ok(tag.size - WORD)
+    }
+
+    /// The live block at `payload` that belongs to `owner`.
+    #[inline]
+    pub(crate) fn live(
+        &self,
+        payload: *mut u8,
+        region: &Region,
+        owner: Owner,
+    ) -> Result<(Block, Tag), FreeError> {
+        let addr = payload.addr();
+        let not_a_block = FreeError::NotABlock { addr };
+        if addr & (self.granule.bytes() - 1) != 0 || addr < region.start() + WORD {
+            return Err(not_a_block);
+        }
+        let block = Block::of_payload(payload);
+        let tag = block.tag(self.codec).ok_or(not_a_block)?;
+        if tag.is_fence() || tag.internal != (owner == Owner::Pool) {
+            return Err(not_a_block);
+        }
+        if !tag.used {
+            return Err(FreeError::NotLive { addr });
+        }
+        if tag.size > region.end() - block.addr() - WORD {
+            return Err(FreeError::Corrupted { addr: block.addr() });
+        }
+        Ok((block, tag))
+    }
+
+    /// Frees a used block.
+    ///
+    /// ```text
+    /// [prev, free?][ this ][next, free?]   ->   [ free                  ]
+    /// ```
+    fn merge(&mut self, block: Block, tag: Tag, region: &Region) -> Result<(), Corruption> {
+        let (above, above_tag) = self.above(block, tag)?;
+        let prev = if tag.prev_free { Some(self.free_below(block, region)?) } else { None };
+        let prev_bin = prev.map(|(below, size)| self.bins.check(below, size)).transpose()?;
+        let next = (!above_tag.used).then_some((above, above_tag));
+        let end = next.map(|(next, next_tag)| self.above(next, next_tag)).transpose()?;
+        let next_bin = next.map(|(next, tag)| self.bins.check(next, tag.size)).transpose()?;
+
+        // From here on nothing can fail. The tag is rewritten even if the block below swallows
+        // it, so that a second free of this pointer finds a block that is not live.
+        block.set_tag(self.codec, Tag { prev_free: tag.prev_free, ..Tag::free(tag.size) });
+        let (mut start, mut size) = (block, tag.size);
+        if let (Some((next, next_tag)), Some(bin)) = (next, next_bin) {
+            self.take_free(next, next_tag.size, bin);
+            size += next_tag.size;
+        }
+        if let (Some((below, below_size)), Some(bin)) = (prev, prev_bin) {
+            self.take_free(below, below_size, bin);
+            start = below;
+            size += below_size;
+        }
+        let (end, end_tag) = end.unwrap_or((above, above_tag));
+        self.put_free(start, size, end, end_tag);
+        Ok(())
+    }
+
+    /// The block above, verified.
+    #[inline]
+    fn above(&self, block: Block, tag: Tag) -> Result<(Block, Tag), Corruption> {
+        let above = block.above(tag.size);
+        match above.tag(self.codec) {
+            Some(above_tag) if above_tag.prev_free != tag.used => Ok((above, above_tag)),
+            _ => Err(Corruption { addr: above.addr(), kind: CorruptionKind::BlockTag }),
+        }
+    }
+
+    /// The free block below one whose tag says there is one, verified; and its size.
+    #[inline]
+    fn free_below(&self, block: Block, region: &Region) -> Result<(Block, usize), Corruption> {
+        let size = block.footer_below();
+        let broken = |kind| Corruption { addr: block.addr() - WORD, kind };
+        if size > block.addr() - region.start() || size & (self.granule.bytes() - 1) != 0 {
+            return Err(broken(CorruptionKind::BlockFooter));
+        }
+        let below = block.below(size);
+        match below.tag(self.codec) {
+            Some(tag) if !tag.used && tag.size == size => Ok((below, size)),
+            _ => Err(broken(CorruptionKind::BlockNeighbour)),
+        }
+    }
+
+    /// Resizes a live block where it is. Returns its new usable size, or `None` if the block above
+    /// is not free or not large enough. O(1).
+    pub(crate) fn resize(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        new_size: usize,
+    ) -> Result<Option<usize>, FreeError> {
+        let (block, tag) = self.live(payload, region, Owner::Caller)?;
+        let Some(need) = self.block_size(new_size) else { return Ok(None) };
+        let (above, above_tag) = self.above(block, tag)?;
+        let room = if above_tag.used { tag.size } else { tag.size + above_tag.size };
+        if need > room {
+            return Ok(None);
+        }
+        if need == tag.size || (room == tag.size && room - need < self.min_block()) {
+            return Ok(Some(tag.size - WORD));
+        }
+        let (end, end_tag) = if above_tag.used {
+            (above, above_tag)
+        } else {
+            let end = self.above(above, above_tag)?;
+            let bin = self.bins.check(above, above_tag.size)?;
+            self.take_free(above, above_tag.size, bin);
+            end
+        };
+        let size = if room - need >= self.min_block() { need } else { room };
+        block.set_tag(self.codec, Tag { size, ..tag });
+        if size < room {
+            self.put_free(block.above(size), room - size, end, end_tag);
+        } else {
+            end.set_tag(self.codec, Tag { prev_free: false, ..end_tag });
+        }
+        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
+        Ok(Some(size - WORD))
+    }
+
+    /// Lends a span of `len` bytes at a multiple of `align`, both multiples of the piece size, if
+    /// a free block holds one. `is_slab` says whether the byte at an address belongs to a slab.
+    /// O(bins of two powers of two).
+    pub(crate) fn take_span(
+        &mut self,
+        len: usize,
+        align: usize,
+        is_slab: impl Fn(usize) -> bool,
+    ) -> Result<Option<Span>, Corruption> {
+        let place = |block: Block, tag: Tag| self.place_span(block, tag, len, align, &is_slab);
+        let (min, enough) = (len - self.granule.bytes(), len + align + 2 * self.min_block());
+        let fit = |block, tag: Tag| place(block, tag).map(|_| tag.size - min);
+        let found = self.bins.find_where(min, enough, self.codec, fit)?;
+        let Some((block, tag)) = found else { return Ok(None) };
+        let Some(start) = place(block, tag) else { return Ok(None) };
+        let (end, end_tag) = self.above(block, tag)?;
+        let bin = self.bins.check(block, tag.size)?;
+
+        self.take_free(block, tag.size, bin);
+        let fence = block.with_addr(start - WORD);
+        if fence.addr() >= block.addr() {
+            fence.set_tag(self.codec, Tag::slab_fence());
+        }
+        if fence.addr() > block.addr() {
+            self.put_free(block, fence.addr() - block.addr(), fence, Tag::slab_fence());
+        }
+        let rest = block.with_addr(self.tag_behind_span(start + len));
+        if rest.addr() < end.addr() {
+            self.put_free(rest, end.addr() - rest.addr(), end, end_tag);
+        } else if rest == end {
+            end.set_tag(self.codec, Tag { prev_free: false, ..end_tag });
+        }
+        self.counters.span_bytes += len;
+        Ok(Some(Span { start: block.with_addr(start).payload().wrapping_sub(WORD), len }))
+    }
+
+    /// Address of the first tag behind a span that ends at `end`.
+    #[inline]
+    pub(crate) fn tag_behind_span(&self, end: usize) -> usize {
+        end + self.granule.bytes() - WORD
+    }
+
+    /// Where in a free block a span would start so that what is left on either side is nothing or
+    /// a block.
+    fn place_span(
+        &self,
+        block: Block,
+        tag: Tag,
+        len: usize,
+        align: usize,
+        is_slab: &impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let (first, end) = (block.addr(), block.addr() + tag.size);
+        // Right behind a slab the pad before the block's tag can be used too.
+        let pad = first + WORD - self.granule.bytes();
+        let start = if pad & (align - 1) == 0 && is_slab(pad - 1) {
+            pad
+        } else {
+            let start = round_up(first + WORD, align)?;
+            let gap = start - WORD - first;
+            if gap > 0 && gap < self.min_block() { start.checked_add(align)? } else { start }
+        };
+        // Right before a slab its fence can be used too.
+        let stop = start.checked_add(len)?;
+        let behind = self.tag_behind_span(stop);
+        let touches_slab = end + WORD == stop && is_slab(stop);
+        let fits = behind == end || end.checked_sub(behind)? >= self.min_block();
+        (touches_slab || fits).then_some(start)
+    }
+
+    /// Takes back a span. `below` and `above` say whether slabs touch it there.
+    pub(crate) fn put_span(
+        &mut self,
+        span: Span,
+        below: bool,
+        above: bool,
+        region: &Region,
+    ) -> Result<(), Corruption> {
+        let (start, stop) = (span.start.addr(), span.start.addr() + span.len);
+        let fence = Block::at(span.start.wrapping_sub(WORD));
+        let block = if below { fence.with_addr(self.tag_behind_span(start)) } else { fence };
+        let prev_free = !below && self.slab_fence(fence)?.prev_free;
+        let end = if above {
+            let fence = fence.with_addr(stop - WORD);
+            fence.set_tag(self.codec, Tag::slab_fence());
+            fence
+        } else {
+            fence.with_addr(self.tag_behind_span(stop))
+        };
+        let size = end.addr() - block.addr();
+        let tag = Tag { prev_free, ..Tag::used(size) };
+        block.set_tag(self.codec, tag);
+        if let Err(broken) = self.merge(block, tag, region) {
+            if !below {
+                fence.set_tag(self.codec, Tag { prev_free, ..Tag::slab_fence() });
+            }
+            return Err(broken);
+        }
+        self.counters.span_bytes -= span.len;
+        Ok(())
+    }
+
+    /// The fence before a run of slabs, verified.
+    fn slab_fence(&self, fence: Block) -> Result<Tag, Corruption> {
+        match fence.tag(self.codec) {
+            Some(tag) if tag.is_slab_fence() => Ok(tag),
+            _ => Err(Corruption { addr: fence.addr(), kind: CorruptionKind::BlockTag }),
+        }
+    }
+
+    /// Checks all bins against each other; see [`Bins::validate`].
+    pub(crate) fn validate_bins(
+        &self,
+        is_in_heap: impl Fn(usize) -> bool,
+    ) -> Result<usize, Corruption> {
+        self.bins.validate(self.codec, is_in_heap)
+    }
+
+    /// Makes `[block, block + size)` a free block below `above`, whose tag is `above_tag`.
+    #[inline]
+    fn put_free(&mut self, block: Block, size: usize, above: Block, above_tag: Tag) {
+        debug_assert_eq!(block.addr() + size, above.addr());
+        block.set_tag(self.codec, Tag::free(size));
+        block.set_footer(size);
+        above.set_tag(self.codec, Tag { prev_free: true, ..above_tag });
+        self.bins.insert(block, size);
+        self.counters.free_bytes += size;
+        self.counters.free_blocks += 1;
+    }
+
+    /// Takes a free block out of its bin.
+    #[inline]
+    fn take_free(&mut self, block: Block, size: usize, bin: usize) {
+        self.bins.remove(block, bin);
+        self.counters.free_bytes -= size;
+        self.counters.free_blocks -= 1;
+    }
+
+    #[inline]
+    fn count_in(&mut self, size: usize, owner: Owner) {
+        match owner {
+            Owner::Caller => {
+                self.counters.live_objects += 1;
+                self.counters.live_bytes += size - WORD;
+            }
+            Owner::Pool => self.counters.internal_bytes += size,
+        }
+    }
+
+    #[inline]
+    fn count_out(&mut self, size: usize, owner: Owner) {
+        match owner {
+            Owner::Caller => {
+                self.counters.live_objects -= 1;
+                self.counters.live_bytes -= size - WORD;
+            }
+            Owner::Pool => self.counters.internal_bytes -= size,
+        }
+    }
+}
+
+/// Bytes to leave free in front of a block's payload so that it gets aligned: none, or a block.
+#[inline]
+fn aligning_gap(block: Block, align: usize, min_block: usize) -> Option<usize> {
+    let payload = block.payload().addr();
+    let gap = round_up(payload, align)? - payload;
+    if gap == 0 || gap >= min_block { Some(gap) } else { gap.checked_add(align.max(min_block)) }
+}

@@ -1,0 +1,242 @@
+//! The whole-pool check: walks every region, list, slab and magazine, and compares what it finds
+//! with what the pool keeps count of.
+
+use lock_api::RawMutex;
+
+use super::pool::Pool;
+use crate::{
+    cache::Engine,
+    config::{ClassId, MAX_CLASSES},
+    error::{Corruption, CorruptionKind},
+    heap::{Block, HeapCounters, Tag},
+    page_source::PageSource,
+    slab::{Class, PieceKind, RegionEntry, Slab, SlotState, Walk, Walked},
+    units::{WORD, to_u32, to_usize},
+};
+
+impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
+    /// Checks everything the pool keeps: block tags, lists, bitmaps, the slab map, descriptors,
+    /// slot states, magazines in the depots, and all counters. Changes nothing. It may run while
+    /// other threads use their caches. O(blocks + slots), under the lock.
+    ///
+    /// # Errors
+    /// The first [`Corruption`] that it comes by, with its address.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{CorruptionKind, NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::new(&mut memory)?;
+    /// let block = pool.alloc(Layout::new::<[u8; 40]>())?;
+    /// let _next = pool.alloc(Layout::new::<[u8; 40]>())?;
+    /// pool.validate()?;
+    /// // SAFETY: this is the overflow that the check is there for; it stays in the region.
+    /// unsafe { block.add(pool.usable_size(block)?).cast::<usize>().write(0) };
+    /// assert_eq!(pool.validate().unwrap_err().kind, CorruptionKind::BlockTag);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn validate(&self) -> Result<(), Corruption> {
+        validate(&self.inner.lock().engine)
+    }
+}
+
+/// What has been counted in all regions so far.
+struct Counted {
+    heap: HeapCounters,
+    slabs: [SlabCount; MAX_CLASSES],
+}
+
+/// What has been counted of one class.
+#[derive(Clone, Copy, Default)]
+struct SlabCount {
+    slabs: u32,
+    free: u32,
+    with_free: u32,
+    empty: u32,
+}
+
+pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
+    let store = engine.store();
+    let mut counted =
+        Counted { heap: HeapCounters::default(), slabs: [SlabCount::default(); MAX_CLASSES] };
+    for entry in store.entries() {
+        check_region(engine, entry, &mut counted)?;
+    }
+    let in_heap =
+        |addr: usize| store.region_of(addr).is_some_and(|entry| !entry.map().is_slab(addr));
+    let listed = store.heap().validate_bins(in_heap)?;
+    if listed != counted.heap.free_blocks || counted.heap != store.heap().counters() {
+        return Err(counter(store.heap()));
+    }
+    for class in engine.class_ids() {
+        check_class(engine, class, &counted.slabs[class.index()])?;
+        check_depot(engine, class)?;
+    }
+    Ok(())
+}
+
+/// A counter of `owner` is wrong.
+fn counter<T>(owner: &T) -> Corruption {
+    Corruption { addr: core::ptr::from_ref(owner).addr(), kind: CorruptionKind::Counter }
+}
+
+fn check_region(
+    engine: &Engine,
+    entry: &RegionEntry,
+    counted: &mut Counted,
+) -> Result<(), Corruption> {
+    let codec = engine.store().heap().codec();
+    let mut walk = Walk::new(engine.store(), entry);
+    let mut below_is_free = false;
+    while let Some(walked) = walk.next().transpose()? {
+        below_is_free = match walked {
+            Walked::Block(block, tag) => {
+                check_block(block, tag, below_is_free)?;
+                count_block(tag, &mut counted.heap);
+                !tag.used
+            }
+            Walked::Slabs { start, end } => {
+                let fence = Block::at(entry.region().at(start - WORD));
+                check_prev_free(fence, fence.tag(codec), below_is_free)?;
+                counted.heap.span_bytes += end - start;
+                check_slabs(engine, entry, start, end, counted)?;
+                false
+            }
+        };
+    }
+    let Some(fence) = walk.end_fence() else { return Ok(()) };
+    check_prev_free(fence, fence.tag(codec), below_is_free)
+}
+
+fn check_block(block: Block, tag: Tag, below_is_free: bool) -> Result<(), Corruption> {
+    check_prev_free(block, Some(tag), below_is_free)?;
+    if !tag.used && below_is_free {
+        return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockNeighbour });
+    }
+    if !tag.used && block.above(tag.size).footer_below() != tag.size {
+        let addr = block.addr() + tag.size - WORD;
+        return Err(Corruption { addr, kind: CorruptionKind::BlockFooter });
+    }
+    Ok(())
+}
+
+fn check_prev_free(block: Block, tag: Option<Tag>, is_free: bool) -> Result<(), Corruption> {
+    match tag {
+        Some(tag) if tag.prev_free == is_free => Ok(()),
+        _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockNeighbour }),
+    }
+}
+
+fn count_block(tag: Tag, counters: &mut HeapCounters) {
+    match tag {
+        Tag { used: false, .. } => {
+            counters.free_bytes += tag.size;
+            counters.free_blocks += 1;
+        }
+        Tag { internal: true, .. } => counters.internal_bytes += tag.size,
+        _ => {
+            counters.live_objects += 1;
+            counters.live_bytes += tag.size - WORD;
+        }
+    }
+}
+
+/// Checks the slabs of one run, which fill it without gaps.
+fn check_slabs(
+    engine: &Engine,
+    entry: &RegionEntry,
+    start: usize,
+    end: usize,
+    counted: &mut Counted,
+) -> Result<(), Corruption> {
+    let piece = engine.store().piece_bytes();
+    let mut at = start;
+    while at < end {
+        let slab = slab_at(engine, entry, at)?;
+        at += to_usize(slab.pieces()) * piece;
+        let count = &mut counted.slabs[usize::from(slab.class())];
+        count.slabs += 1;
+        count.free += slab.free();
+        count.with_free += u32::from(!slab.is_full());
+        count.empty += u32::from(slab.is_empty());
+    }
+    if at == end { Ok(()) } else { Err(Corruption { addr: end, kind: CorruptionKind::Slab }) }
+}
+
+/// The slab that starts at an address, if map, descriptor, class and states agree.
+fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Corruption> {
+    let broken = Corruption { addr, kind: CorruptionKind::Slab };
+    let (map, store) = (entry.map(), engine.store());
+    let number = map.number_of(addr).ok_or(broken)?;
+    let number_of_class = map.kind(number).as_class().ok_or(broken)?;
+    let class: &Class = engine.slabs.class(ClassId(number_of_class)).ok_or(broken)?;
+    let (states, offset) = map.slab(number);
+    if offset != 0 || store.region_of(states.addr()).is_none() || states.addr() % WORD != 0 {
+        return Err(broken);
+    }
+    let slab = Slab::of_states(states);
+    let shape = &class.shape;
+    let fits = slab.class() == number_of_class
+        && slab.first() == number
+        && slab.pieces() == shape.pieces
+        && slab.slots() == shape.slots;
+    if !fits {
+        return Err(Corruption { addr: slab.memory().addr(), ..broken });
+    }
+    for piece in 0..shape.pieces {
+        let number =
+            number + to_u32(to_usize(piece) * store.piece_bytes() >> store.granule().shift());
+        let same = map.has(number)
+            && map.kind(number) == PieceKind::class(number_of_class)
+            && map.slab(number).0 == states;
+        if !same {
+            return Err(broken);
+        }
+    }
+    slab.count().map_err(|addr| Corruption { addr, kind: CorruptionKind::SlotState })?;
+    Ok(slab)
+}
+
+/// Compares a class's counters and list with what was counted.
+fn check_class(engine: &Engine, id: ClassId, counted: &SlabCount) -> Result<(), Corruption> {
+    let Some(class) = engine.slabs.class(id) else { return Err(counter(engine)) };
+    let agree = class.slabs == counted.slabs
+        && class.empty_slabs == counted.empty
+        && class.out <= class.slots()
+        && class.free() == counted.free;
+    if !agree {
+        return Err(counter(class));
+    }
+    let (mut listed, mut prev, mut slab) = (0, Slab::NONE, class.partial);
+    while !slab.is_none() {
+        let addr = slab.memory().addr();
+        let broken = Corruption { addr, kind: CorruptionKind::Slab };
+        if engine.store().region_of(addr).is_none() || listed > counted.with_free {
+            return Err(broken);
+        }
+        if slab.class() != id.number() || slab.is_full() || slab.prev() != prev {
+            return Err(broken);
+        }
+        listed += 1;
+        (prev, slab) = (slab, slab.next());
+    }
+    if listed == counted.with_free { Ok(()) } else { Err(counter(class)) }
+}
+
+/// Checks that what a depot holds are cached slots of its class.
+fn check_depot(engine: &Engine, id: ClassId) -> Result<(), Corruption> {
+    let depot = &engine.depots()[id.index()];
+    let mut cached = 0;
+    for magazine in depot.full() {
+        let broken = Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine };
+        for &number in magazine.numbers() {
+            let pointer = engine.slabs.pointer(number).ok_or(broken)?;
+            match engine.slabs.slot_at(pointer.addr()) {
+                Ok(Some(slot)) if slot.class == id && slot.state == SlotState::Cached as u8 => {}
+                _ => return Err(broken),
+            }
+        }
+        cached += magazine.len();
+    }
+    if cached == depot.cached() { Ok(()) } else { Err(counter(depot)) }
+}

@@ -1,0 +1,16 @@
+//! Layer 7, the pool: composes everything below behind one lock.
+
+mod alloc_impls;
+mod builder;
+mod check;
+mod local_cache;
+mod map;
+mod object;
+#[expect(clippy::module_inception, reason = "the pool itself, beside what is built on it")]
+mod pool;
+
+pub use builder::PoolBuilder;
+pub use local_cache::LocalCache;
+pub use map::{MapEntry, MapKind};
+pub use object::{InsertError, ObjectPool, Pooled};
+pub use pool::Pool;

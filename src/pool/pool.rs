@@ -1,0 +1,575 @@
+#![allow(unsafe_code)] // takes over regions, and hands out raw memory
+//! The pool.
+
+use core::{
+    alloc::Layout,
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use lock_api::{Mutex, MutexGuard, RawMutex};
+
+use super::builder::PoolBuilder;
+#[cfg(feature = "std")]
+use crate::cache::Watermark;
+use crate::{
+    cache::{Backing, CacheCore, Engine, live_slot},
+    config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
+    error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
+    lock::NoLock,
+    page_source::{CallerRegion, PageSource, Pages},
+    region::Region,
+    slab::{MAX_CLASS_SIZE, Store},
+    stats::{ClassStats, PoolStats},
+    units::{Granule, MIN_GRANULE, fold_key, to_usize},
+};
+
+/// A memory pool over one or more regions.
+///
+/// `L` is the lock that guards it ([`NoLock`], or any [`lock_api::RawMutex`]), `P` the page source
+/// its memory came from ([`CallerRegion`] if the caller handed it over), `'r` how long a borrowed
+/// region is lent.
+///
+/// Allocation is safe: it returns memory that nobody else has. Freeing is `unsafe` for one reason,
+/// that the caller must not use the memory any more. *Every* pointer may be passed to a free: one
+/// that is not a live block of this pool is refused with a [`FreeError`], and nothing changes.
+///
+/// # Cost
+/// Every operation is O(1) in the number of live and free blocks, failure included, except where
+/// its text says otherwise. "Under the lock" is said where it is taken; callers without a
+/// [`LocalCache`](crate::LocalCache) share one cache that the pool keeps behind its lock.
+///
+/// ```
+/// use core::{alloc::Layout, mem::MaybeUninit};
+/// use libmempool::{FreeError, NoLock, Pool};
+///
+/// let mut memory = [MaybeUninit::uninit(); 64 << 10];
+/// let pool = Pool::<NoLock>::new(&mut memory)?;
+/// let block = pool.alloc(Layout::new::<[u8; 1500]>())?;
+/// // SAFETY: the block is 1500 bytes long, and is not used after its free.
+/// unsafe {
+///     block.write_bytes(0, 1500);
+///     pool.free(block)?;
+///     assert!(matches!(pool.free(block), Err(FreeError::NotLive { .. })));
+/// }
+/// assert_eq!(pool.stats().live_objects, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Pool<'r, L: RawMutex = NoLock, P: PageSource = CallerRegion> {
+    pub(super) inner: Mutex<L, Guarded>,
+    /// Behind `inner`, so that the memory outlives everything that lies in it.
+    pages: Option<P::Pages>,
+    /// Invariant in `'r`: a pool for long-lived regions must not be taken for one that could be
+    /// given a shorter-lived one.
+    region: PhantomData<fn(&'r ()) -> &'r ()>,
+}
+
+/// What the lock guards: the engine, and the cache of callers who have none.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    pub(super) engine: Engine,
+    pub(super) shared: CacheCore,
+    on_leak: Option<LeakFn>,
+}
+
+/// Reaches the engine through the pool's lock; events are reported when it is let go.
+pub(super) struct Locked<'a, L: RawMutex>(pub(super) &'a Mutex<L, Guarded>);
+
+impl<L: RawMutex> Backing for Locked<'_, L> {
+    #[inline]
+    fn with<R>(&mut self, work: impl FnOnce(&mut Engine) -> R) -> R {
+        let mut guarded = self.0.lock();
+        let result = work(&mut guarded.engine);
+        finish(guarded);
+        result
+    }
+}
+
+/// Runs `work` on the shared cache and the engine, under the lock.
+#[inline]
+pub(super) fn shared<L: RawMutex, R>(
+    pool: &Mutex<L, Guarded>,
+    work: impl FnOnce(&mut CacheCore, &mut Engine) -> R,
+) -> R {
+    let mut guarded = pool.lock();
+    let Guarded { engine, shared, .. } = &mut *guarded;
+    let result = work(shared, engine);
+    finish(guarded);
+    result
+}
+
+/// Lets the lock go, then reports what happened under it.
+fn finish<L: RawMutex>(mut guarded: MutexGuard<'_, L, Guarded>) {
+    let pending = guarded.engine.pending.take();
+    drop(guarded);
+    if let Some(event) = pending {
+        event.report();
+    }
+}
+
+/// Numbers the pools of this program, so that two in the same memory have different keys.
+static POOLS: AtomicUsize = AtomicUsize::new(0);
+
+/// The key of a new pool's checksums: what the caller gave, what the system has at random, and
+/// what tells pools apart.
+fn pool_key(given: u64, region: &Region) -> usize {
+    // Not an atomic increment: targets without compare-and-swap have none, and two pools that get
+    // the same number still have different regions.
+    let number = POOLS.load(Relaxed).wrapping_add(1);
+    POOLS.store(number, Relaxed);
+    #[cfg(feature = "std")]
+    let given = given ^ libmempool_std::random_key();
+    fold_key(given) ^ region.start() ^ number.rotate_right(8)
+}
+
+impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
+    /// A pool without a region: it serves nothing until [`init`](Self::init).
+    pub const fn empty() -> Self {
+        let guarded = Guarded { engine: Engine::empty(), shared: CacheCore::new(), on_leak: None };
+        Self { inner: Mutex::new(guarded), pages: None, region: PhantomData }
+    }
+
+    /// Gives an empty pool its region, with the default configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the region is lost to the caller for `'r` all the same.
+    ///
+    /// ```
+    /// use std::mem::MaybeUninit;
+    /// use libmempool::{NoLock, Pool};
+    ///
+    /// let mut memory = vec![MaybeUninit::uninit(); 4096];
+    /// let pool: Pool<NoLock> = Pool::empty();
+    /// # let memory = memory.leak();
+    /// pool.init(memory)?;
+    /// # Ok::<(), libmempool::ConfigError>(())
+    /// ```
+    pub fn init(&self, region: &'r mut [MaybeUninit<u8>]) -> Result<(), ConfigError> {
+        self.init_with(&PoolConfig::new(), region)
+    }
+
+    /// Gives an empty pool its region and configuration. O(reserves), under the lock.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the pool stays empty.
+    pub fn init_with(
+        &self,
+        config: &PoolConfig,
+        region: &'r mut [MaybeUninit<u8>],
+    ) -> Result<(), ConfigError> {
+        // SAFETY: the exclusive borrow lasts for `'r`, and the pool cannot outlive `'r`.
+        unsafe { self.take_over(config, borrowed(region)) }
+    }
+
+    /// # Safety
+    /// The memory is valid, and the pool's alone as long as the pool lives.
+    unsafe fn take_over(
+        &self,
+        config: &PoolConfig,
+        memory: NonNull<[u8]>,
+    ) -> Result<(), ConfigError> {
+        let mut guarded = self.inner.lock();
+        if guarded.engine.store().first_region().is_some() {
+            return Err(ConfigError::AlreadyInitialised);
+        }
+        // SAFETY: the caller's promise.
+        let region = unsafe { Region::new(memory) };
+        guarded.engine = new_engine(config, region)?;
+        guarded.shared = CacheCore::new();
+        guarded.on_leak = config.on_leak;
+        Ok(())
+    }
+
+    /// Adds a further region, disjoint from the others: on-chip and external memory can be one
+    /// pool. The first one should be the largest; blocks never span two. O(regions), and the
+    /// region's slab map, under the lock.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the pool is as it was.
+    pub fn add_region(&self, region: &'r mut [MaybeUninit<u8>]) -> Result<(), ConfigError> {
+        // SAFETY: the exclusive borrow lasts for `'r`, and the pool cannot outlive `'r`.
+        let region = unsafe { Region::new(borrowed(region)) };
+        self.inner.lock().engine.slabs.store.add_region(region)
+    }
+
+    /// Adds a size class while the pool is in use. O(reserve), under the lock.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; the pool is as it was.
+    ///
+    /// ```
+    /// # use std::mem::MaybeUninit;
+    /// # use libmempool::{NoLock, Pool, SizeClass};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::new(&mut memory)?;
+    /// let sessions = pool.add_size_class(SizeClass::new(48).reserve(100))?;
+    /// let slot = pool.alloc_fixed(sessions)?;
+    /// // SAFETY: the slot is not used any more.
+    /// unsafe { pool.free_fixed(sessions, slot)? };
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn add_size_class(&self, class: SizeClass) -> Result<ClassId, ConfigError> {
+        self.inner.lock().engine.add_class(&class)
+    }
+
+    /// The smallest class whose slots can hold `size` bytes. O(1), under the lock; callers keep
+    /// the answer.
+    ///
+    /// # Errors
+    /// [`AllocError::UnknownClass`] if there is none.
+    pub fn class_of(&self, size: usize) -> Result<ClassId, AllocError> {
+        let guarded = self.inner.lock();
+        let slabs = &guarded.engine.slabs;
+        let mut class = slabs.sizes().start_for(size).ok_or(AllocError::UnknownClass)?;
+        while let Some(entry) = slabs.class(class) {
+            if size <= entry.shape.size {
+                return Ok(class);
+            }
+            if entry.next_larger == class.number() {
+                break;
+            }
+            class = ClassId::new(entry.next_larger);
+        }
+        Err(AllocError::UnknownClass)
+    }
+
+    /// Runs `work` on the shared cache and the engine, under the lock.
+    #[inline]
+    fn shared<R>(&self, work: impl FnOnce(&mut CacheCore, &mut Engine) -> R) -> R {
+        shared(&self.inner, work)
+    }
+
+    /// Allocates memory for a layout: from the size class that suits it with little waste, if
+    /// there is one, else from the heap. O(1), under the lock.
+    ///
+    /// # Errors
+    /// [`AllocError`]; the failure is counted. Before it gives up, the pool takes back what its
+    /// depots and its shared cache hold, and asks local caches to do the same.
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.shared(|cache, engine| cache.alloc(layout, engine))
+    }
+
+    /// Like [`alloc`](Self::alloc), with every byte zero. O(1) plus the bytes, which are zeroed
+    /// without the lock.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let block = self.alloc(layout)?;
+        // SAFETY: the block is fresh and at least that long.
+        unsafe { block.write_bytes(0, layout.size()) };
+        Ok(block)
+    }
+
+    /// Changes a block's size, where it is if the block above is free (or the slot is large
+    /// enough), else by moving it; the contents up to the smaller size are kept, and so is the
+    /// alignment. O(1), plus the bytes if it moves, under the lock.
+    ///
+    /// # Safety
+    /// If this succeeds, `pointer` is not used any more (unless it was returned), and nobody else
+    /// uses the block meanwhile.
+    ///
+    /// # Errors
+    /// [`ReallocError`]; the block is as it was.
+    pub unsafe fn realloc(
+        &self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+        new_size: usize,
+    ) -> Result<NonNull<u8>, ReallocError> {
+        self.shared(|cache, engine| {
+            // SAFETY: the caller's promise.
+            unsafe { cache.realloc(pointer, layout.align(), new_size, engine) }
+        })
+    }
+
+    /// Frees a block or slot by its pointer alone. O(1), under the lock.
+    ///
+    /// # Safety
+    /// The memory is not used any more, by anybody. Nothing else is required: any pointer at all
+    /// may be passed.
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
+    pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.shared(|cache, engine| cache.free(pointer, None, engine))
+    }
+
+    /// Allocates a slot of a class. O(1), under the lock.
+    ///
+    /// # Errors
+    /// [`AllocError`]; the failure is counted.
+    pub fn alloc_fixed(&self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
+        self.shared(|cache, engine| cache.alloc_fixed(class, engine))
+    }
+
+    /// Frees a slot of a class. O(1), under the lock.
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live slot of this class; nothing changes, and it is counted.
+    pub unsafe fn free_fixed(&self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.shared(|cache, engine| cache.free(pointer, Some(class), engine))
+    }
+
+    /// The bytes that may be used behind a live pointer: at least what was asked for. O(1), under
+    /// the lock.
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live block of this pool.
+    pub fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+        let guarded = self.inner.lock();
+        let engine = &guarded.engine;
+        match live_slot(engine, pointer.addr().get())? {
+            Some(slot) => Ok(engine.slabs.classes()[slot.class.index()].shape.size),
+            None => engine.store().usable_size(pointer.as_ptr()),
+        }
+    }
+
+    /// Whether an address lies in one of the pool's regions, live block or not. O(regions), under
+    /// the lock.
+    pub fn contains(&self, pointer: *const u8) -> bool {
+        self.inner.lock().engine.store().region_of(pointer.addr()).is_some()
+    }
+
+    /// Statistics. O(regions + classes x caches), under the lock.
+    pub fn stats(&self) -> PoolStats {
+        stats_of(&self.inner.lock().engine)
+    }
+
+    /// One class's statistics; `None` if there is no such class. O(caches), under the lock.
+    pub fn class_stats(&self, class: ClassId) -> Option<ClassStats> {
+        let guarded = self.inner.lock();
+        let engine = &guarded.engine;
+        let entry = engine.slabs.class(class)?;
+        let stride = to_usize(entry.shape.stride) << engine.store().granule().shift();
+        Some(ClassStats {
+            id: class,
+            size: entry.shape.size,
+            stride,
+            slabs: to_usize(entry.slabs),
+            slots: to_usize(entry.slots()),
+            live: engine.live(class),
+            cached: engine.cached(class),
+            free: to_usize(entry.free()),
+            peak: to_usize(entry.peak),
+            reserve: to_usize(entry.reserve),
+            limit: to_usize(entry.limit),
+            failures: to_usize(entry.failures),
+        })
+    }
+
+    /// The pool's classes, in the order they were added. O(1), under the lock.
+    pub fn classes(&self) -> impl Iterator<Item = ClassId> + use<L, P> {
+        self.inner.lock().engine.class_ids()
+    }
+
+    /// Returns to the heap what the pool keeps ready: magazines in the depots and the shared
+    /// cache, and slabs without a live slot beyond the reserves. Returns the bytes that the heap
+    /// got. O(slots that were cached), under the lock.
+    pub fn defragment(&self) -> usize {
+        self.shared(|cache, engine| {
+            let before = engine.store().heap().counters().free_bytes;
+            cache.close(engine);
+            engine.reclaim();
+            engine.store().heap().counters().free_bytes.saturating_sub(before)
+        })
+    }
+
+    /// Has the platform back the pool's memory now, so that no first touch costs a page fault
+    /// later: all mapped pages, or, in the caller's own regions, the free memory, which is
+    /// touched. O(pages), in the caller's regions under the lock.
+    ///
+    /// # Errors
+    /// [`PageError`] if the page source could not; everything works as before.
+    pub fn warm_up(&self) -> Result<(), PageError> {
+        match &self.pages {
+            Some(pages) => pages.prefault(0, pages.memory().len()),
+            None => {
+                self.inner.lock().engine.slabs.touch_free();
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees everything at once: every block and slot, whoever had it, and all caches. Classes,
+    /// reserves and regions stay. The exclusive borrow proves that no cache, handle or collection
+    /// is left; raw pointers must not be used any more, and freeing one is refused. O(blocks +
+    /// slots).
+    ///
+    /// # Errors
+    /// [`Corruption`] if the pool's data is damaged; what lay before the damage is free.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let mut pool = Pool::<NoLock>::new(&mut memory)?;
+    /// pool.alloc(Layout::new::<u64>())?;
+    /// pool.reset()?;
+    /// assert_eq!(pool.stats().live_objects, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reset(&mut self) -> Result<(), Corruption> {
+        self.reset_shared()
+    }
+
+    /// [`reset`](Self::reset) for callers who know by other means that no cache is in use.
+    pub(crate) fn reset_shared(&self) -> Result<(), Corruption> {
+        let mut guarded = self.inner.lock();
+        guarded.shared = CacheCore::new();
+        guarded.engine.reset()
+    }
+
+    /// Runs `work` with the engine, under the lock, and returns what is to be reported after.
+    #[cfg(feature = "std")]
+    pub(crate) fn with_engine<R>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> R,
+    ) -> (R, Option<Watermark>) {
+        let mut guarded = self.inner.lock();
+        let result = work(&mut guarded.engine);
+        (result, guarded.engine.pending.take())
+    }
+
+    /// Ends the pool and says what was still live. Mapped pages go back to their source.
+    pub fn destroy(mut self) -> LeakReport {
+        self.inner.get_mut().on_leak = None;
+        self.leaks()
+    }
+
+    fn leaks(&mut self) -> LeakReport {
+        let stats = stats_of(&self.inner.get_mut().engine);
+        LeakReport { objects: stats.live_objects, bytes: stats.live_bytes }
+    }
+
+    /// What the page source really gave; `None` for a caller's region.
+    pub fn pages(&self) -> Option<&P::Pages> {
+        self.pages.as_ref()
+    }
+}
+
+impl<'r, L: RawMutex> Pool<'r, L> {
+    /// A pool over the caller's memory, with the default configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::RegionTooSmall`], [`ConfigError::RegionTooLarge`].
+    pub fn new(region: &'r mut [MaybeUninit<u8>]) -> Result<Self, ConfigError> {
+        Self::builder().build(region)
+    }
+
+    /// Starts a configuration that ends in [`PoolBuilder::build`] or [`PoolBuilder::map`].
+    pub const fn builder() -> PoolBuilder<L> {
+        PoolBuilder::new()
+    }
+}
+
+impl<L: RawMutex, P: PageSource> Pool<'static, L, P> {
+    /// A pool over pages that it owns from now on.
+    pub(super) fn over(pages: P::Pages, config: &PoolConfig) -> Result<Self, ConfigError> {
+        let mut pool = Self::empty();
+        pool.pages = Some(pages);
+        if let Some(pages) = &pool.pages {
+            // SAFETY: the contract of `Pages`: valid until the value is dropped, which the pool
+            // does last, and used by nobody else.
+            unsafe { pool.take_over(config, pages.memory())? };
+        }
+        Ok(pool)
+    }
+}
+
+impl<L: RawMutex, P: PageSource> Drop for Pool<'_, L, P> {
+    fn drop(&mut self) {
+        if let Some(on_leak) = self.inner.get_mut().on_leak {
+            let leaks = self.leaks();
+            if !leaks.is_clean() {
+                on_leak(leaks);
+            }
+        }
+    }
+}
+
+/// The memory behind an exclusive borrow.
+fn borrowed(region: &mut [MaybeUninit<u8>]) -> NonNull<[u8]> {
+    let len = region.len();
+    NonNull::slice_from_raw_parts(NonNull::from(region).cast(), len)
+}
+
+fn new_engine(config: &PoolConfig, region: Region) -> Result<Engine, ConfigError> {
+    let alignment = config.alignment;
+    if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
+        return Err(ConfigError::BadAlignment { alignment });
+    }
+    let classes = config.classes().ok_or(ConfigError::TooManyClasses)?;
+    let granule = Granule::new(alignment.max(least_granule(region.len())));
+    let store = Store::new(region, granule, pool_key(config.key, &region))?;
+    let mut engine = Engine::new(store, config.flags, config.magazine);
+    for class in classes {
+        engine.add_class(class)?;
+    }
+    if config.preset {
+        add_preset(&mut engine)?;
+    }
+    Ok(engine)
+}
+
+/// The smallest granule with which 32-bit slot numbers reach across a region, and another one.
+fn least_granule(region_bytes: usize) -> usize {
+    let mut granule = MIN_GRANULE;
+    while granule < MAX_ALIGNMENT && region_bytes / granule > to_usize(u32::MAX) / 2 {
+        granule *= 2;
+    }
+    granule
+}
+
+/// The preset table, as far as slabs of its sizes make sense in these regions.
+fn add_preset(engine: &mut Engine) -> Result<(), ConfigError> {
+    let largest = (engine.store().region_bytes() / PRESET_SHARE).min(MAX_CLASS_SIZE);
+    let mut previous = 0;
+    for size in preset_sizes().take_while(|&size| size <= largest) {
+        let rounded = engine.store().granule().round_up(size).unwrap_or(size);
+        if rounded != previous {
+            engine.add_class(&SizeClass::new(size))?;
+        }
+        previous = rounded;
+    }
+    Ok(())
+}
+
+/// A preset class's objects are at most this part of the regions.
+const PRESET_SHARE: usize = 256;
+
+fn stats_of(engine: &Engine) -> PoolStats {
+    let heap = engine.store().heap();
+    let counters = heap.counters();
+    let mut stats = PoolStats {
+        region_bytes: engine.store().region_bytes(),
+        metadata_bytes: counters.internal_bytes,
+        live_bytes: counters.live_bytes,
+        live_objects: counters.live_objects,
+        peak_bytes: engine.peak_bytes,
+        free_bytes: counters.free_bytes,
+        free_blocks: counters.free_blocks,
+        largest_free: heap.largest_free(),
+        slab_bytes: counters.span_bytes,
+        classes: engine.slabs.classes().len(),
+        caches: engine.cache_blocks().count(),
+        failures: engine.failures,
+        bad_frees: engine.bad_frees,
+        ..PoolStats::default()
+    };
+    for class in engine.class_ids() {
+        let size = engine.slabs.classes()[class.index()].shape.size;
+        let (live, cached) = (engine.live(class), engine.cached(class));
+        stats.live_objects += live;
+        stats.live_bytes += live * size;
+        stats.cached_objects += cached;
+        stats.cached_bytes += cached * size;
+    }
+    stats
+}

@@ -1,0 +1,270 @@
+//! Size classes: the shape of a class's slabs, and which class serves a size.
+
+use super::{
+    slab::{MAX_SLOTS, Slab},
+    slab_map::Reciprocal,
+};
+use crate::{
+    config::{ClassId, MAX_CLASSES, SizeClass, WatermarkFn},
+    error::ConfigError,
+    units::{ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
+};
+
+/// Largest slab.
+const MAX_SLAB: usize = 1 << 20;
+
+/// Largest object of a class: two of them fill the largest slab.
+pub(crate) const MAX_CLASS_SIZE: usize = MAX_SLAB / 2;
+
+/// Slots that a slab should have at least, unless that makes it too large a part of the region.
+const SLOTS_WANTED: usize = 8;
+
+/// The largest part of a slab that may be left over behind its last slot, where there is a choice.
+const WASTE_SHARE: usize = 64;
+
+/// What adding a colour puts on a stride: two cache lines, so that neighbours which the prefetcher
+/// pairs stay together.
+const COLOUR: usize = 128;
+
+/// How one class cuts its slabs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabShape {
+    /// Usable bytes of a slot.
+    pub(crate) size: usize,
+    /// Granules from one slot to the next.
+    pub(crate) stride: u32,
+    /// Divides by the stride.
+    pub(crate) reciprocal: Reciprocal,
+    /// What every slot is aligned to, in bytes.
+    pub(crate) align: usize,
+    /// Pieces per slab.
+    pub(crate) pieces: u32,
+    /// Slots per slab.
+    pub(crate) slots: u32,
+}
+
+impl SlabShape {
+    /// The shape for objects as `class` describes, in slabs of `piece` bytes or multiples, which
+    /// should not exceed `share` bytes.
+    pub(crate) fn new(
+        class: &SizeClass,
+        granule: usize,
+        piece: usize,
+        share: usize,
+    ) -> Result<Self, ConfigError> {
+        let bad = ConfigError::BadClassSize { size: class.size };
+        if class.size == 0 || class.size > MAX_CLASS_SIZE {
+            return Err(bad);
+        }
+        let size = round_up(class.size, granule).ok_or(bad)?;
+        let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
+        let stride = size + colour;
+        let (pieces, slots) = Self::best_fit(stride, piece, share);
+        let (stride_units, slab_units) = (stride / granule, pieces * piece / granule);
+        if !Reciprocal::covers(to_u32(stride_units), to_u32(slab_units)) {
+            return Err(bad);
+        }
+        Ok(Self {
+            size,
+            stride: to_u32(stride_units),
+            reciprocal: Reciprocal::of(to_u32(stride_units)),
+            align: (1 << stride.trailing_zeros()).min(4096),
+            pieces: to_u32(pieces),
+            slots: to_u32(slots),
+        })
+    }
+
+    /// Pieces and slots of the smallest slab that has enough slots and little left over; failing
+    /// that, of the one with the least left over.
+    fn best_fit(stride: usize, piece: usize, share: usize) -> (usize, usize) {
+        let least = stride.div_ceil(piece);
+        let most = (share.min(MAX_SLAB) / piece).max(least);
+        let slots = |pieces: usize| (pieces * piece / stride).min(to_usize(MAX_SLOTS));
+        let waste = |pieces: usize| pieces * piece - slots(pieces) * stride;
+        let good = |pieces: &usize| {
+            slots(*pieces) >= SLOTS_WANTED && waste(*pieces) * WASTE_SHARE <= pieces * piece
+        };
+        let pieces = (least..=most).find(good).unwrap_or_else(|| {
+            let better = |&a: &usize, &b: &usize| (waste(a) * b).cmp(&(waste(b) * a));
+            (least..=most).min_by(better).unwrap_or(least)
+        });
+        (pieces, slots(pieces))
+    }
+
+    /// Bytes of a slab.
+    pub(crate) fn slab_bytes(&self, piece: usize) -> usize {
+        to_usize(self.pieces) * piece
+    }
+}
+
+/// A size class in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Class {
+    pub(crate) shape: SlabShape,
+    /// The class as it was declared.
+    pub(crate) reserve: u32,
+    pub(crate) limit: u32,
+    pub(crate) watermark: Option<(u32, WatermarkFn)>,
+    /// Slabs that have a free slot, those with live slots first.
+    pub(crate) partial: Slab,
+    /// Slabs, and those of them without a slot handed out.
+    pub(crate) slabs: u32,
+    pub(crate) empty_slabs: u32,
+    /// Slots that are not in their slab: cached or live. And the most there ever were.
+    pub(crate) out: u32,
+    pub(crate) peak: u32,
+    /// Requests that could not be served.
+    pub(crate) failures: u32,
+    /// The class with the next larger size, or this one.
+    pub(crate) next_larger: u8,
+}
+
+impl Class {
+    pub(crate) fn new(declared: &SizeClass, shape: SlabShape, number: u8) -> Self {
+        let clamp = |slots: usize| to_u32(slots.min(to_usize(u32::MAX)));
+        Self {
+            shape,
+            reserve: clamp(declared.reserve),
+            limit: clamp(declared.limit),
+            watermark: declared.watermark.map(|(slots, callback)| (clamp(slots), callback)),
+            partial: Slab::NONE,
+            slabs: 0,
+            empty_slabs: 0,
+            out: 0,
+            peak: 0,
+            failures: 0,
+            next_larger: number,
+        }
+    }
+
+    /// Slots it has in all.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slabs * self.shape.slots
+    }
+
+    /// Slots in its slabs.
+    pub(crate) fn free(&self) -> u32 {
+        self.slots() - self.out
+    }
+
+    /// Slabs that its reserve needs.
+    pub(crate) fn reserved_slabs(&self) -> u32 {
+        self.reserve.div_ceil(self.shape.slots)
+    }
+}
+
+/// Sizes up to this one have a bucket for each 16 bytes.
+const LINEAR_MAX: usize = 1024;
+const LINEAR_STEP: usize = 16;
+const LINEAR_BUCKETS: usize = LINEAR_MAX / LINEAR_STEP + 1;
+/// Larger ones have this many buckets (as `log2`) per power of two.
+const COLUMN_SHIFT: usize = 3;
+const BUCKETS: usize =
+    LINEAR_BUCKETS + ((ceil_log2(MAX_CLASS_SIZE) - ceil_log2(LINEAR_MAX)) << COLUMN_SHIFT);
+const NO_CLASS: u8 = u8::MAX;
+
+/// For each bucket of sizes, the smallest class that can hold the bucket's smallest size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SizeTable {
+    classes: [u8; BUCKETS],
+}
+
+impl SizeTable {
+    pub(crate) const fn empty() -> Self {
+        const { assert!(MAX_CLASSES < NO_CLASS as usize) };
+        Self { classes: [NO_CLASS; BUCKETS] }
+    }
+
+    #[inline(always)]
+    fn bucket(size: usize) -> usize {
+        if size <= LINEAR_MAX {
+            return (size + LINEAR_STEP - 1) / LINEAR_STEP;
+        }
+        let log = floor_log2(size - 1);
+        let column = (size - 1) >> (log - COLUMN_SHIFT) & ((1 << COLUMN_SHIFT) - 1);
+        LINEAR_BUCKETS + ((log - floor_log2(LINEAR_MAX)) << COLUMN_SHIFT) + column
+    }
+
+    /// The smallest size that falls into a bucket.
+    fn smallest_of(bucket: usize) -> usize {
+        if bucket < LINEAR_BUCKETS {
+            return (bucket * LINEAR_STEP).saturating_sub(LINEAR_STEP - 1);
+        }
+        let index = bucket - LINEAR_BUCKETS;
+        let log = floor_log2(LINEAR_MAX) + (index >> COLUMN_SHIFT);
+        let column = index & ((1 << COLUMN_SHIFT) - 1);
+        (1 << log) + (column << (log - COLUMN_SHIFT)) + 1
+    }
+
+    /// A class to start from for a size: it may be too small by part of a bucket, and then the
+    /// next larger one is to be looked at.
+    #[inline(always)]
+    pub(crate) fn start_for(&self, size: usize) -> Option<ClassId> {
+        let class = *self.classes.get(Self::bucket(size))?;
+        (class != NO_CLASS).then_some(ClassId(class))
+    }
+
+    /// Lets the class `number` of `classes` serve the sizes for which it is the smallest.
+    /// O(buckets).
+    pub(crate) fn add(&mut self, classes: &mut [Class], number: usize) {
+        let size = classes[number].shape.size;
+        for (bucket, best) in self.classes.iter_mut().enumerate().skip(1) {
+            let current = classes.get(usize::from(*best)).map_or(usize::MAX, |c| c.shape.size);
+            if Self::smallest_of(bucket) <= size && size < current {
+                *best = to_u8(number);
+            }
+        }
+        link_by_size(classes, number);
+    }
+}
+
+/// Sets which class is the next larger one, for a new class and for the one below it.
+fn link_by_size(classes: &mut [Class], number: usize) {
+    let size = classes[number].shape.size;
+    let below = (0..number).filter(|&i| classes[i].shape.size <= size);
+    let above = (0..number).filter(|&i| classes[i].shape.size > size);
+    let below = below.max_by_key(|&i| (classes[i].shape.size, i));
+    let above = above.min_by_key(|&i| (classes[i].shape.size, i));
+    classes[number].next_larger = to_u8(above.unwrap_or(number));
+    if let Some(below) = below {
+        classes[below].next_larger = to_u8(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_ascend_and_know_their_smallest_size() {
+        let mut previous = 0;
+        for size in 1..=MAX_CLASS_SIZE {
+            let bucket = SizeTable::bucket(size);
+            assert!(bucket < BUCKETS, "{size}");
+            if bucket != previous {
+                assert_eq!(bucket, previous + 1);
+                assert_eq!(SizeTable::smallest_of(bucket), size);
+                previous = bucket;
+            }
+        }
+        assert_eq!(previous, BUCKETS - 1);
+    }
+
+    #[test]
+    fn slabs_waste_little_and_stay_within_their_share() {
+        for size in (16..=9000).step_by(8) {
+            let shape = SlabShape::new(&SizeClass::new(size), 16, 65536, 1 << 20).unwrap();
+            let bytes = shape.slab_bytes(65536);
+            let used = to_usize(shape.slots) * to_usize(shape.stride) * 16;
+            assert!((bytes - used) * 64 <= bytes, "{size}: {used} of {bytes}");
+            assert!(shape.slots <= MAX_SLOTS && bytes <= MAX_SLAB);
+        }
+    }
+
+    #[test]
+    fn coloured_slots_do_not_repeat_in_the_cache_sets() {
+        let shape = SlabShape::new(&SizeClass::new(2048).coloured(), 16, 65536, 1 << 20).unwrap();
+        assert_eq!(shape.stride * 16, 2176);
+        assert_eq!(shape.size, 2048);
+    }
+}

@@ -1,0 +1,332 @@
+#![allow(unsafe_code)] // reads and writes slab descriptors in the region
+//! A slab: a run of pieces cut into equal slots of one class.
+//!
+//! ```text
+//! in the region:    { slot 0 }{ slot 1 }{ slot 2 } ... { slot n-1 } rest
+//! out of line:      [ descriptor ][ state 0 ][ state 1 ] ... [ state n-1 ][ state of the rest ]
+//! ```
+//!
+//! Slots have no header. The descriptor and the state bytes are a heap block of the pool's own.
+//! A state byte is read and written without the lock by whoever holds the slot; the descriptor
+//! only under the lock.
+
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use super::slab_map::Reciprocal;
+use crate::units::{to_u16, to_usize};
+
+/// Where a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum SlotState {
+    /// In its slab.
+    Free = 0,
+    /// In a magazine, ready to be handed out.
+    Cached = 0x5A,
+    /// In a caller's hands.
+    Live = 0xA5,
+}
+
+impl SlotState {
+    /// The state that a byte stands for, if any does.
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Free),
+            0x5A => Some(Self::Cached),
+            0xA5 => Some(Self::Live),
+            _ => None,
+        }
+    }
+}
+
+/// A pointer to one slot's state byte.
+///
+/// Invariant: the byte belongs to a slab, which exists as long as the slot is live, cached, or the
+/// pool's lock is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StateByte(*mut u8);
+
+impl StateByte {
+    /// State byte `index` of a slab.
+    ///
+    /// # Safety
+    /// `states` is the states of a slab and `index` at most its number of slots. If neither holds
+    /// because the slab is gone (a stale pointer is being checked), `states` still points to
+    /// memory of the pool, and the value read is arbitrary.
+    #[inline(always)]
+    pub(crate) unsafe fn at(states: *mut u8, index: u32) -> Self {
+        Self(states.wrapping_add(to_usize(index)))
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(self) -> u8 {
+        // SAFETY: the type's invariant; atomic because a misused pointer may be checked while its
+        // true owner writes.
+        unsafe { AtomicU8::from_ptr(self.0) }.load(Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(self, state: SlotState) {
+        // SAFETY: as in `load`.
+        unsafe { AtomicU8::from_ptr(self.0) }.store(state as u8, Relaxed);
+    }
+
+    pub(crate) fn addr(self) -> usize {
+        self.0.addr()
+    }
+}
+
+/// Most slots that a slab can have: the bits of `free_groups` times the slots of a group.
+pub(crate) const MAX_SLOTS: u32 = 64 * GROUP;
+
+/// Slots that one bit of `free_groups` stands for.
+const GROUP: u32 = 64;
+
+#[repr(C)]
+#[derive(Debug)]
+struct Descriptor {
+    next: Slab,
+    prev: Slab,
+    /// Bit `g` is set if one of the slots `64 g .. 64 g + 63` is free.
+    free_groups: u64,
+    /// Number of the first slot.
+    first: u32,
+    pieces: u32,
+    slots: u16,
+    free: u16,
+    class: u8,
+}
+
+/// Bytes between a descriptor and its states.
+const HEADER: usize = size_of::<Descriptor>();
+
+/// A pointer to a slab's descriptor, or none.
+///
+/// Invariant: it points to a descriptor with its states behind it, in the pool's memory, and is
+/// used under the pool's lock only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slab(*mut Descriptor);
+
+/// What a new slab is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabParts {
+    pub(crate) first: u32,
+    pub(crate) pieces: u32,
+    pub(crate) slots: u32,
+    pub(crate) class: u8,
+}
+
+impl Slab {
+    pub(crate) const NONE: Self = Self(core::ptr::null_mut());
+
+    /// Bytes of a descriptor with the states of `slots` slots and of the rest behind them.
+    pub(crate) const fn descriptor_bytes(slots: u32) -> usize {
+        HEADER + to_usize(slots) + 1
+    }
+
+    /// Writes the descriptor of a slab whose slots are all free.
+    ///
+    /// # Safety
+    /// `memory` is aligned to words, valid for `descriptor_bytes(parts.slots)` bytes and left
+    /// alone until the slab is given up.
+    pub(crate) unsafe fn new(memory: *mut u8, parts: SlabParts) -> Self {
+        debug_assert!(parts.slots >= 1 && parts.slots <= MAX_SLOTS);
+        let groups = parts.slots.div_ceil(GROUP);
+        let slots = to_u16(to_usize(parts.slots));
+        let descriptor = Descriptor {
+            next: Self::NONE,
+            prev: Self::NONE,
+            free_groups: u64::MAX >> (64 - groups),
+            first: parts.first,
+            pieces: parts.pieces,
+            slots,
+            free: slots,
+            class: parts.class,
+        };
+        let slab = Self(memory.cast());
+        // SAFETY: the caller's promise; words are aligned enough for a descriptor on every target
+        // whose `u64` is (the heap aligns to two words).
+        unsafe { slab.0.write(descriptor) };
+        // SAFETY: the states lie behind the descriptor in the same memory.
+        unsafe { slab.states().write_bytes(SlotState::Free as u8, to_usize(parts.slots) + 1) };
+        slab
+    }
+
+    /// The slab whose states these are.
+    #[inline]
+    pub(crate) fn of_states(states: *mut u8) -> Self {
+        Self(states.wrapping_sub(HEADER).cast())
+    }
+
+    #[inline]
+    pub(crate) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Start of the descriptor's memory.
+    pub(crate) fn memory(self) -> *mut u8 {
+        self.0.cast()
+    }
+
+    /// The first state byte.
+    #[inline]
+    pub(crate) fn states(self) -> *mut u8 {
+        self.0.cast::<u8>().wrapping_add(HEADER)
+    }
+
+    #[inline]
+    fn with<R>(self, access: impl FnOnce(&mut Descriptor) -> R) -> R {
+        // SAFETY: the type's invariant: valid, and exclusive because the lock is held and no
+        // closure in this file touches another slab or calls back into this one.
+        access(unsafe { &mut *self.0 })
+    }
+
+    #[inline]
+    pub(crate) fn next(self) -> Self {
+        self.with(|slab| slab.next)
+    }
+
+    pub(crate) fn prev(self) -> Self {
+        self.with(|slab| slab.prev)
+    }
+
+    pub(crate) fn set_next(self, next: Self) {
+        self.with(|slab| slab.next = next);
+    }
+
+    pub(crate) fn set_prev(self, prev: Self) {
+        self.with(|slab| slab.prev = prev);
+    }
+
+    /// Number of the first slot.
+    pub(crate) fn first(self) -> u32 {
+        self.with(|slab| slab.first)
+    }
+
+    /// How many pieces it covers.
+    pub(crate) fn pieces(self) -> u32 {
+        self.with(|slab| slab.pieces)
+    }
+
+    /// Its class's number.
+    pub(crate) fn class(self) -> u8 {
+        self.with(|slab| slab.class)
+    }
+
+    /// How many slots it has.
+    pub(crate) fn slots(self) -> u32 {
+        u32::from(self.with(|slab| slab.slots))
+    }
+
+    /// How many of them are free.
+    #[inline]
+    pub(crate) fn free(self) -> u32 {
+        u32::from(self.with(|slab| slab.free))
+    }
+
+    /// Whether no slot is free.
+    #[inline]
+    pub(crate) fn is_full(self) -> bool {
+        self.free() == 0
+    }
+
+    /// Whether all slots are free.
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.free() == self.slots()
+    }
+
+    /// The state byte of slot `index`; index `slots()` is the rest behind the last slot.
+    #[inline]
+    pub(crate) fn state(self, index: u32) -> StateByte {
+        debug_assert!(index <= self.slots());
+        // SAFETY: the type's invariant, and the index is in range.
+        unsafe { StateByte::at(self.states(), index) }
+    }
+
+    /// Takes free slots until `out` is full or the slab is, marks them `state`, and writes their
+    /// numbers. Returns how many. O(`out.len()`), plus 64 state bytes.
+    pub(crate) fn take(self, stride: u32, state: SlotState, out: &mut [u32]) -> usize {
+        let mut taken = 0;
+        while taken < out.len() && self.with(|slab| slab.free_groups) != 0 {
+            let group = self.with(|slab| slab.free_groups).trailing_zeros();
+            taken += self.take_from_group(group, stride, state, &mut out[taken..]);
+        }
+        self.with(|slab| slab.free -= to_u16(taken));
+        taken
+    }
+
+    fn take_from_group(self, group: u32, stride: u32, state: SlotState, out: &mut [u32]) -> usize {
+        let (first, end) = (group * GROUP, ((group + 1) * GROUP).min(self.slots()));
+        let mut taken = 0;
+        for index in first..end {
+            let byte = self.state(index);
+            if byte.load() != SlotState::Free as u8 {
+                continue;
+            }
+            let Some(slot) = out.get_mut(taken) else { return taken };
+            *slot = self.first() + index * stride;
+            byte.store(state);
+            taken += 1;
+        }
+        self.with(|slab| slab.free_groups &= !(1 << group));
+        taken
+    }
+
+    /// Takes a slot back.
+    #[inline]
+    pub(crate) fn put(self, index: u32) {
+        debug_assert!(index < self.slots());
+        self.state(index).store(SlotState::Free);
+        self.with(|slab| {
+            slab.free_groups |= 1 << (index / GROUP);
+            slab.free += 1;
+        });
+    }
+
+    /// Takes all slots back.
+    pub(crate) fn free_all(self) {
+        (0..self.slots()).for_each(|index| self.state(index).store(SlotState::Free));
+        let slots = self.slots();
+        self.with(|slab| {
+            slab.free_groups = u64::MAX >> (64 - slots.div_ceil(GROUP));
+            slab.free = slab.slots;
+        });
+    }
+
+    /// Index of the slot with this number.
+    #[inline]
+    pub(crate) fn index_of(self, number: u32, reciprocal: Reciprocal) -> u32 {
+        reciprocal.divide(number - self.first())
+    }
+
+    /// Whether bit and counter agree with the state bytes: returns the number of live and cached
+    /// slots, or the address of what does not fit. O(slots).
+    pub(crate) fn count(self) -> Result<SlotCounts, usize> {
+        let mut counts = SlotCounts::default();
+        for index in 0..self.slots() {
+            match SlotState::from_byte(self.state(index).load()) {
+                Some(SlotState::Live) => counts.live += 1,
+                Some(SlotState::Cached) => counts.cached += 1,
+                Some(SlotState::Free)
+                    if self.with(|slab| slab.free_groups) >> (index / GROUP) & 1 == 0 =>
+                {
+                    return Err(self.memory().addr());
+                }
+                Some(SlotState::Free) => counts.free += 1,
+                None => return Err(self.state(index).addr()),
+            }
+        }
+        if counts.free == self.free() { Ok(counts) } else { Err(self.memory().addr()) }
+    }
+}
+
+/// How many slots of a slab are in which state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SlotCounts {
+    pub(crate) live: u32,
+    pub(crate) cached: u32,
+    pub(crate) free: u32,
+}
+
+const _: () = assert!(HEADER % align_of::<usize>() == 0, "states start on a word");

@@ -1,0 +1,374 @@
+//! The classes and their slabs: carves slabs out of the heap, hands out and takes back slots, and
+//! gives slabs back that nobody uses. The caller holds the pool's lock.
+
+use super::{
+    size_class::{Class, SizeTable, SlabShape},
+    slab::{Slab, SlabParts, SlotState},
+    slab_map::{PieceKind, SlabMap},
+    store::Store,
+    table::Table,
+    walk::{Walk, Walked},
+};
+use crate::{
+    config::{ClassId, MAX_CLASSES, SizeClass},
+    error::{ConfigError, Corruption, CorruptionKind, FreeError},
+    heap::{Owner, Span, Tag},
+    units::{WORD, to_u8, to_u32, to_usize},
+};
+
+/// Slabs of one class may take up this part of the regions each, or one slot if that is more.
+const SLAB_SHARE: usize = 32;
+
+/// Empty slabs that a class keeps beyond its reserve, so that a pair of calls at the edge of a
+/// slab does not carve and return it again and again.
+const SPARE_SLABS: u32 = 1;
+
+/// A slot that a pointer was found to be the start of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) class: ClassId,
+    pub(crate) number: u32,
+    pub(crate) state: u8,
+}
+
+/// All classes with their slabs, over the store.
+#[derive(Debug)]
+pub(crate) struct Slabs {
+    pub(crate) store: Store,
+    classes: Table<Class>,
+    sizes: SizeTable,
+    /// Usable bytes of all slots that are not in their slab.
+    out_bytes: usize,
+}
+
+impl Slabs {
+    pub(crate) const fn new(store: Store) -> Self {
+        Self { store, classes: Table::empty(), sizes: SizeTable::empty(), out_bytes: 0 }
+    }
+
+    pub(crate) fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    #[inline]
+    pub(crate) fn class(&self, class: ClassId) -> Option<&Class> {
+        self.classes.get(class.index())
+    }
+
+    pub(crate) fn class_mut(&mut self, class: ClassId) -> Option<&mut Class> {
+        self.classes.get_mut(class.index())
+    }
+
+    pub(crate) fn sizes(&self) -> &SizeTable {
+        &self.sizes
+    }
+
+    /// Usable bytes of all slots that are live or cached.
+    pub(crate) fn out_bytes(&self) -> usize {
+        self.out_bytes
+    }
+
+    /// Adds a class and carves the slabs of its reserve. O(reserve).
+    pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
+        if self.store.first_region().is_none() {
+            return Err(ConfigError::NotInitialised);
+        }
+        if self.classes.len() == MAX_CLASSES {
+            return Err(ConfigError::TooManyClasses);
+        }
+        if declared.limit < declared.reserve || declared.limit == 0 {
+            return Err(ConfigError::LimitBelowReserve);
+        }
+        self.store.enable_slabs()?;
+        let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
+        let share = self.store.region_bytes() / SLAB_SHARE;
+        let shape = SlabShape::new(declared, granule, piece, share)?;
+        let class = ClassId(to_u8(self.classes.len()));
+        self.classes.push(&mut self.store, Class::new(declared, shape, class.0))?;
+        if let Err(error) = self.carve_reserve(class) {
+            self.forget_last();
+            return Err(error);
+        }
+        self.sizes.add(&mut self.classes, class.index());
+        Ok(class)
+    }
+
+    /// Takes back the class that was added last, before anybody used it.
+    pub(crate) fn forget_last(&mut self) {
+        if let Some(last) = self.classes.len().checked_sub(1) {
+            self.release_empty(ClassId(to_u8(last)), 0);
+            self.classes.pop();
+            self.sizes = SizeTable::empty();
+            (0..last).for_each(|number| self.sizes.add(&mut self.classes[..=number], number));
+        }
+    }
+
+    fn carve_reserve(&mut self, class: ClassId) -> Result<(), ConfigError> {
+        let Class { shape, reserve, .. } = self.classes[class.index()];
+        while self.classes[class.index()].slots() < reserve {
+            if !matches!(self.grow(class), Ok(true)) {
+                let available = to_usize(self.classes[class.index()].slots());
+                return Err(ConfigError::ReserveTooLarge { reserve: to_usize(reserve), available });
+            }
+        }
+        debug_assert!(shape.slots > 0);
+        Ok(())
+    }
+
+    /// Takes slots out of the class's slabs, marks them `state` and writes their numbers, until
+    /// `out` is full, the class is at its limit or memory has run out. Returns how many.
+    /// O(`out.len()`), plus carving a slab.
+    pub(crate) fn take(
+        &mut self,
+        class: ClassId,
+        state: SlotState,
+        out: &mut [u32],
+    ) -> Result<usize, Corruption> {
+        let Class { shape, limit, out: already, .. } = self.classes[class.index()];
+        let want = out.len().min(to_usize(limit.saturating_sub(already)));
+        let mut taken = 0;
+        while taken < want {
+            let slab = self.classes[class.index()].partial;
+            if slab.is_none() {
+                if self.grow(class)? {
+                    continue;
+                }
+                break;
+            }
+            if slab.is_empty() {
+                self.classes[class.index()].empty_slabs -= 1;
+            }
+            taken += slab.take(shape.stride, state, &mut out[taken..want]);
+            if slab.is_full() {
+                self.unlink(class, slab);
+            }
+        }
+        let entry = &mut self.classes[class.index()];
+        entry.out += to_u32(taken);
+        entry.peak = entry.peak.max(entry.out);
+        self.out_bytes += taken * shape.size;
+        Ok(taken)
+    }
+
+    /// Takes a slot back that was taken out of a slab of this class; a slab that this leaves empty
+    /// goes back to the heap if the class has another one. O(1).
+    pub(crate) fn put(&mut self, class: ClassId, number: u32) -> Result<(), Corruption> {
+        let lost = Corruption { addr: to_usize(number), kind: CorruptionKind::Magazine };
+        let shape = self.classes[class.index()].shape;
+        let map = *self.map_of(number).ok_or(lost)?;
+        let slab = Slab::of_states(map.slab(number).0);
+        let was_full = slab.is_full();
+        slab.put(slab.index_of(number, shape.reciprocal));
+        if was_full {
+            self.link(class, slab);
+        }
+        self.out_bytes -= shape.size;
+        let entry = &mut self.classes[class.index()];
+        entry.out -= 1;
+        if slab.is_empty() {
+            entry.empty_slabs += 1;
+            if entry.empty_slabs > SPARE_SLABS && entry.slabs > entry.reserved_slabs() {
+                return self.release(class, slab);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn map_of(&self, number: u32) -> Option<&SlabMap> {
+        self.store.region_of_number(number).map(|entry| entry.map())
+    }
+
+    /// The slot that starts at an address, if the address is in a slab; its state is not judged.
+    /// `Ok(None)`: the heap's part of a region.
+    pub(crate) fn slot_at(&self, addr: usize) -> Result<Option<Slot>, FreeError> {
+        let entry = self.store.region_of(addr).ok_or(FreeError::Foreign { addr })?;
+        let map = entry.map();
+        if !map.is_slab(addr) {
+            return Ok(None);
+        }
+        let not_a_block = FreeError::NotABlock { addr };
+        let number = map.number_of(addr).ok_or(not_a_block)?;
+        let class = map.kind(number).as_class().map(ClassId).ok_or(not_a_block)?;
+        let shape = self.class(class).ok_or(FreeError::Corrupted { addr })?.shape;
+        let (states, offset) = map.slab(number);
+        let index = shape.reciprocal.divide_exactly(offset).ok_or(not_a_block)?;
+        let state = Slab::of_states(states).state(index).load();
+        Ok(Some(Slot { class, number, state }))
+    }
+
+    /// Sets the state of a slot that is not in its slab.
+    pub(crate) fn set_state(&self, slot: Slot, state: SlotState) {
+        let Some(map) = self.map_of(slot.number) else { return };
+        let slab = Slab::of_states(map.slab(slot.number).0);
+        let shape = self.classes[slot.class.index()].shape;
+        slab.state(slab.index_of(slot.number, shape.reciprocal)).store(state);
+    }
+
+    /// The address of a slot.
+    pub(crate) fn pointer(&self, number: u32) -> Option<*mut u8> {
+        self.map_of(number).map(|map| map.pointer(number))
+    }
+
+    /// Carves one more slab. `false`: no room.
+    fn grow(&mut self, class: ClassId) -> Result<bool, Corruption> {
+        let shape = self.classes[class.index()].shape;
+        let piece = self.store.piece_bytes();
+        let bytes = Slab::descriptor_bytes(shape.slots);
+        let Some(memory) = self.store.alloc(bytes, 1, Owner::Pool)? else { return Ok(false) };
+        let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align));
+        let Ok(Some(span)) = span else {
+            self.free_own(memory);
+            return span.map(|_| false);
+        };
+        let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
+        let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
+        let first = map.number_of(span.start.addr()).ok_or(lost)?;
+        let parts = SlabParts { first, pieces: shape.pieces, slots: shape.slots, class: class.0 };
+        #[allow(unsafe_code)] // the memory was just allocated for this
+        // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
+        let slab = unsafe { Slab::new(memory, parts) };
+        map.set_slab(first, shape.pieces, PieceKind::class(class.0), slab.states());
+        self.link(class, slab);
+        let entry = &mut self.classes[class.index()];
+        entry.slabs += 1;
+        entry.empty_slabs += 1;
+        Ok(true)
+    }
+
+    /// Gives an empty slab back to the heap.
+    fn release(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
+        debug_assert!(slab.is_empty());
+        let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
+        let map = *self.map_of(slab.first()).ok_or(lost)?;
+        let (first, pieces) = (slab.first(), slab.pieces());
+        let len = to_usize(pieces) * self.store.piece_bytes();
+        map.set_slab(first, pieces, PieceKind::HEAP, core::ptr::null_mut());
+        if let Err(broken) = self.store.put_span(Span { start: map.pointer(first), len }) {
+            map.set_slab(first, pieces, PieceKind::class(class.0), slab.states());
+            return Err(broken);
+        }
+        self.unlink(class, slab);
+        let entry = &mut self.classes[class.index()];
+        entry.slabs -= 1;
+        entry.empty_slabs -= 1;
+        self.free_own(slab.memory());
+        Ok(())
+    }
+
+    /// Gives empty slabs back until the class has `keep` slabs or no empty one. Returns the bytes.
+    /// O(slabs that are not full).
+    pub(crate) fn release_empty(&mut self, class: ClassId, keep: u32) -> usize {
+        let mut released = 0;
+        let mut slab = self.classes[class.index()].partial;
+        while !slab.is_none() {
+            let next = slab.next();
+            let Class { slabs, empty_slabs, shape, .. } = self.classes[class.index()];
+            if slabs <= keep || empty_slabs == 0 {
+                break;
+            }
+            if slab.is_empty() && self.release(class, slab).is_ok() {
+                released += shape.slab_bytes(self.store.piece_bytes());
+            }
+            slab = next;
+        }
+        released
+    }
+
+    /// Touches every page of free memory, so that the platform backs it: free heap blocks, and
+    /// slabs without a live or cached slot. O(blocks + pages).
+    pub(crate) fn touch_free(&self) {
+        for entry in self.store.entries() {
+            for walked in Walk::new(&self.store, entry).flatten() {
+                if let Walked::Block(block, Tag { used: false, size, .. }) = walked {
+                    // Behind the links and before the footer there is nothing of ours.
+                    let links = 3 * WORD;
+                    entry.region().touch(block.addr() + links..block.addr() + size - WORD);
+                }
+            }
+        }
+        for class in self.classes.iter() {
+            let bytes = class.shape.slab_bytes(self.store.piece_bytes());
+            let mut slab = class.partial;
+            while !slab.is_none() {
+                if let Some(entry) = self.store.region_of_number(slab.first())
+                    && slab.is_empty()
+                {
+                    let start = entry.map().pointer(slab.first()).addr();
+                    entry.region().touch(start..start + bytes);
+                }
+                slab = slab.next();
+            }
+        }
+    }
+
+    /// Takes every slot back, whoever has it, gives all slabs back to the heap and carves those of
+    /// the reserves anew. O(regions + slabs + slots).
+    pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
+        let mut entry = self.store.first_region().map(core::ptr::from_ref);
+        while let Some(region) = entry {
+            #[allow(unsafe_code)] // a list in the pool's memory
+            // SAFETY: entries are never moved or freed while the pool lives.
+            let region = unsafe { &*region };
+            for number in region.map().piece_numbers() {
+                if let Some(class) = region.map().kind(number).as_class() {
+                    self.reset_slab(ClassId(class), Slab::of_states(region.map().slab(number).0))?;
+                }
+            }
+            entry = region.next().map(core::ptr::from_ref);
+        }
+        for index in 0..self.classes.len() {
+            let class = &mut self.classes[index];
+            (class.peak, class.failures) = (0, 0);
+            let carved = self.carve_reserve(ClassId(to_u8(index)));
+            debug_assert!(carved.is_ok(), "{carved:?}");
+        }
+        Ok(())
+    }
+
+    fn reset_slab(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
+        let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
+        let entry = self.classes.get_mut(class.index()).ok_or(lost)?;
+        let taken = slab.slots() - slab.free();
+        entry.out -= taken;
+        self.out_bytes -= to_usize(taken) * entry.shape.size;
+        if !slab.is_empty() {
+            entry.empty_slabs += 1;
+        }
+        let was_full = slab.is_full();
+        slab.free_all();
+        if was_full {
+            self.link(class, slab);
+        }
+        self.release(class, slab)
+    }
+
+    fn free_own(&mut self, memory: *mut u8) {
+        let freed = self.store.free(memory, Owner::Pool);
+        debug_assert!(freed.is_ok(), "{freed:?}");
+    }
+
+    /// Puts a slab into its class's list of slabs with free slots.
+    fn link(&mut self, class: ClassId, slab: Slab) {
+        let entry = &mut self.classes[class.index()];
+        slab.set_prev(Slab::NONE);
+        slab.set_next(entry.partial);
+        if !entry.partial.is_none() {
+            entry.partial.set_prev(slab);
+        }
+        entry.partial = slab;
+    }
+
+    /// Takes a slab out of its class's list.
+    fn unlink(&mut self, class: ClassId, slab: Slab) {
+        let (prev, next) = (slab.prev(), slab.next());
+        if !next.is_none() {
+            next.set_prev(prev);
+        }
+        if prev.is_none() {
+            self.classes[class.index()].partial = next;
+        } else {
+            prev.set_next(next);
+        }
+    }
+}

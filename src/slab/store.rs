@@ -1,0 +1,343 @@
+#![allow(unsafe_code)] // keeps the list of regions in the regions themselves
+//! The store: every byte the pool manages, as one heap over a list of regions with their slab
+//! maps.
+
+use core::{
+    ptr::null_mut,
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+use super::{slab_map::SlabMap, walk::Walk};
+use crate::{
+    error::{ConfigError, Corruption, CorruptionKind, FreeError},
+    heap::{Heap, Owner, Span},
+    region::Region,
+    units::{Granule, MIN_GRANULE, WORD, ceil_log2, low_u32, to_u32, to_usize},
+};
+
+/// Smallest and largest piece, as `log2` of bytes: 512 bytes, and what 4096 slots of the smallest
+/// granule fill.
+const PIECE_LOG2: core::ops::RangeInclusive<usize> = 9..=ceil_log2(4096 * MIN_GRANULE);
+
+/// How many pieces a region is counted off in, unless that makes them too small or large.
+const PIECES: usize = 256;
+
+/// One region of a pool, in a list that only grows.
+///
+/// Everything but `next` is fixed before a reader without the lock can reach it: `map` is made
+/// before the pool has a class, and only holders of a class's slot read it.
+#[derive(Debug)]
+pub(crate) struct RegionEntry {
+    region: Region,
+    /// Address of the first block's tag.
+    first_tag: usize,
+    map: SlabMap,
+    next: AtomicPtr<RegionEntry>,
+}
+
+impl RegionEntry {
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn first_tag(&self) -> usize {
+        self.first_tag
+    }
+
+    #[inline]
+    pub(crate) fn map(&self) -> &SlabMap {
+        &self.map
+    }
+
+    /// The region added after this one.
+    #[inline]
+    pub(crate) fn next(&self) -> Option<&Self> {
+        // SAFETY: entries are never moved or freed while the pool lives, and are complete before
+        // they are linked (release below).
+        unsafe { self.next.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The region, from this one on, in whose window a slot number is.
+    pub(crate) fn of_number(&self, number: u32) -> Option<&Self> {
+        self.iter().find(|entry| entry.map.has(number))
+    }
+
+    /// This region and those added after it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Self> {
+        core::iter::successors(Some(self), |entry| entry.next())
+    }
+}
+
+/// The heap and the regions it covers.
+#[derive(Debug)]
+pub(crate) struct Store {
+    heap: Heap,
+    first: *mut RegionEntry,
+    /// `log2` of the piece size, once there are maps.
+    piece_log2: Option<u32>,
+}
+
+// SAFETY: the pointers lead into regions, which are not tied to a thread.
+unsafe impl Send for Store {}
+
+impl Store {
+    /// A store without memory.
+    pub(crate) const fn empty() -> Self {
+        Self { heap: Heap::empty(), first: null_mut(), piece_log2: None }
+    }
+
+    /// A store over its first region. `key` goes into the heap's checksums.
+    pub(crate) fn new(region: Region, granule: Granule, key: usize) -> Result<Self, ConfigError> {
+        let heap = Heap::new(region, granule, key)?;
+        let mut store = Self { heap, first: null_mut(), piece_log2: None };
+        let first_tag = store.heap.region_start(&region);
+        store.first = store.new_entry(region, first_tag)?;
+        Ok(store)
+    }
+
+    /// Adds a region. O(regions), plus its slab map.
+    pub(crate) fn add_region(&mut self, region: Region) -> Result<(), ConfigError> {
+        let Some(mut last) = self.entries().last().map(core::ptr::from_ref) else {
+            return Err(ConfigError::NotInitialised);
+        };
+        let first_tag = self.heap.first_tag(region.start());
+        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
+        let first_tag = first_tag.ok_or(too_small)?;
+        if let Some(piece_log2) = self.piece_log2 {
+            self.first_number(&region, piece_log2)?;
+        }
+        let room_for_entry = size_of::<RegionEntry>() + 4 * self.heap.min_block();
+        let map_bytes = self
+            .piece_log2
+            .map_or(0, |log2| SlabMap::table_bytes(SlabMap::pieces_of(&region, log2)));
+        if region.len() < room_for_entry + map_bytes {
+            return Err(too_small);
+        }
+        self.heap.add_region(region, region.start())?;
+        let entry = self.new_entry(region, first_tag)?;
+        if let Some(piece_log2) = self.piece_log2 {
+            // SAFETY: the entry was just made, and is not linked yet.
+            unsafe { (*entry).map = self.new_map(&region, piece_log2)? };
+        }
+        last = last.cast_mut();
+        // SAFETY: `last` is an entry of this list (see `RegionEntry::next`).
+        unsafe { &*last }.next.store(entry, Ordering::Release);
+        Ok(())
+    }
+
+    fn new_entry(
+        &mut self,
+        region: Region,
+        first_tag: usize,
+    ) -> Result<*mut RegionEntry, ConfigError> {
+        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
+        let memory = self.heap.alloc(size_of::<RegionEntry>(), 1, Owner::Pool);
+        let entry = memory.ok().flatten().ok_or(too_small)?.cast::<RegionEntry>();
+        let next = AtomicPtr::new(null_mut());
+        // SAFETY: the heap gave enough bytes, aligned to two words, which is all an entry needs.
+        unsafe { entry.write(RegionEntry { region, first_tag, map: SlabMap::empty(), next }) };
+        Ok(entry)
+    }
+
+    /// Makes slab maps for all regions, if there are none yet. Nothing changes on failure.
+    pub(crate) fn enable_slabs(&mut self) -> Result<(), ConfigError> {
+        if self.piece_log2.is_some() {
+            return Ok(());
+        }
+        let first = self.first_region().ok_or(ConfigError::NotInitialised)?.region.len();
+        let granule = self.granule();
+        let log2 = ceil_log2(first / PIECES + 1).clamp(*PIECE_LOG2.start(), *PIECE_LOG2.end());
+        let piece_log2 = to_u32(log2.max(to_usize(granule.shift()) + 1));
+        self.each_map(|store, region, _| store.new_map(region, piece_log2)).inspect_err(|_| {
+            let dropped = self.each_map(|store, _, map| {
+                store.drop_map(map);
+                Ok(SlabMap::empty())
+            });
+            debug_assert!(dropped.is_ok());
+        })?;
+        self.piece_log2 = Some(piece_log2);
+        Ok(())
+    }
+
+    /// Replaces each region's map, while there are no classes.
+    fn each_map(
+        &mut self,
+        mut replace: impl FnMut(&mut Self, &Region, SlabMap) -> Result<SlabMap, ConfigError>,
+    ) -> Result<(), ConfigError> {
+        let mut entry = self.first;
+        while !entry.is_null() {
+            // SAFETY: an entry of this list; without maps there are no classes, so nobody without
+            // the lock reads the map.
+            let (region, map) = unsafe { ((*entry).region, (*entry).map) };
+            let map = replace(self, &region, map)?;
+            // SAFETY: as above.
+            unsafe { (*entry).map = map };
+            // SAFETY: as above.
+            entry = unsafe { (*entry).next.load(Ordering::Relaxed) };
+        }
+        Ok(())
+    }
+
+    fn drop_map(&mut self, map: SlabMap) {
+        let table = map.table();
+        if !table.is_null() {
+            let freed = self.free(table, Owner::Pool);
+            debug_assert!(freed.is_ok());
+        }
+    }
+
+    /// The first slot number of a region that is about to get a map.
+    fn first_number(&self, region: &Region, piece_log2: u32) -> Result<u32, ConfigError> {
+        let granule = self.granule();
+        let taken: usize = self
+            .entries()
+            .take_while(|entry| entry.region.start() != region.start())
+            .map(|entry| SlabMap::units_of(&entry.region, piece_log2, granule))
+            .sum();
+        let end = taken + SlabMap::units_of(region, piece_log2, granule);
+        if end > to_usize(u32::MAX) {
+            return Err(ConfigError::RegionTooLarge { bytes: region.len() });
+        }
+        Ok(low_u32(taken))
+    }
+
+    fn new_map(&mut self, region: &Region, piece_log2: u32) -> Result<SlabMap, ConfigError> {
+        let first_number = self.first_number(region, piece_log2)?;
+        let bytes = SlabMap::table_bytes(SlabMap::pieces_of(region, piece_log2));
+        let table = self.heap.alloc(bytes, 1, Owner::Pool).ok().flatten();
+        let table = table.ok_or(ConfigError::OutOfMemory)?;
+        // SAFETY: the heap gave that many bytes, aligned to words, and nobody else has them.
+        Ok(unsafe { SlabMap::new(region, self.granule(), piece_log2, first_number, table) })
+    }
+
+    /// The heap, for what needs no region.
+    #[inline]
+    pub(crate) fn heap(&self) -> &Heap {
+        &self.heap
+    }
+
+    #[inline]
+    pub(crate) fn granule(&self) -> Granule {
+        self.heap.granule()
+    }
+
+    /// Bytes of a piece; 0 before there are maps.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        self.piece_log2.map_or(0, |log2| 1 << log2)
+    }
+
+    /// Bytes of all regions.
+    pub(crate) fn region_bytes(&self) -> usize {
+        self.entries().map(|entry| entry.region.len()).sum()
+    }
+
+    /// The region that came first.
+    #[inline]
+    pub(crate) fn first_region(&self) -> Option<&RegionEntry> {
+        // SAFETY: null, or an entry, which is never moved or freed while the pool lives.
+        unsafe { self.first.as_ref() }
+    }
+
+    /// All regions.
+    #[inline]
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &RegionEntry> {
+        self.first_region().into_iter().flat_map(RegionEntry::iter)
+    }
+
+    /// The region an address lies in. O(regions).
+    #[inline]
+    pub(crate) fn region_of(&self, addr: usize) -> Option<&RegionEntry> {
+        self.entries().find(|entry| entry.region.contains(addr))
+    }
+
+    /// The region whose window a slot number is in. O(regions).
+    #[inline]
+    pub(crate) fn region_of_number(&self, number: u32) -> Option<&RegionEntry> {
+        self.first_region()?.of_number(number)
+    }
+
+    /// Allocates a heap block; see [`Heap::alloc`].
+    #[inline]
+    pub(crate) fn alloc(
+        &mut self,
+        size: usize,
+        align: usize,
+        owner: Owner,
+    ) -> Result<Option<*mut u8>, Corruption> {
+        self.heap.alloc(size, align, owner)
+    }
+
+    /// Frees a heap block. Slots are not heap blocks: the caller has looked at the map.
+    #[inline]
+    pub(crate) fn free(&mut self, payload: *mut u8, owner: Owner) -> Result<usize, FreeError> {
+        let addr = payload.addr();
+        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.heap.free(region.at(addr), &region, owner)
+    }
+
+    /// Resizes a heap block in place; see [`Heap::resize`].
+    pub(crate) fn resize(
+        &mut self,
+        payload: *mut u8,
+        new_size: usize,
+    ) -> Result<Option<usize>, FreeError> {
+        let addr = payload.addr();
+        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.heap.resize(region.at(addr), &region, new_size)
+    }
+
+    /// Usable bytes of a live heap block.
+    pub(crate) fn usable_size(&self, payload: *mut u8) -> Result<usize, FreeError> {
+        let addr = payload.addr();
+        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.heap.live(region.at(addr), &region, Owner::Caller).map(|(_, tag)| tag.size - WORD)
+    }
+
+    /// Frees every caller's block. O(blocks).
+    pub(crate) fn free_all(&mut self) -> Result<(), Corruption> {
+        let mut entry = self.first_region().map(core::ptr::from_ref);
+        while let Some(region) = entry {
+            // SAFETY: entries are never moved or freed while the pool lives.
+            let region = unsafe { &*region };
+            let mut walk = Walk::new(self, region).position();
+            while let Some((live, behind)) = Walk::at(self, region, walk).next_live()? {
+                let freed = self.free(live.payload(), Owner::Caller);
+                let broken = Corruption { addr: live.addr(), kind: CorruptionKind::BlockTag };
+                freed.map_err(|_| broken)?;
+                walk = Some(behind);
+            }
+            entry = region.next().map(core::ptr::from_ref);
+        }
+        Ok(())
+    }
+
+    /// Lends a span for a slab, aligned to `align` (a multiple of the piece size).
+    pub(crate) fn take_span(
+        &mut self,
+        len: usize,
+        align: usize,
+    ) -> Result<Option<Span>, Corruption> {
+        let first = self.first;
+        // SAFETY: null, or an entry (see `first_region`); not through `self`, which the heap
+        // borrows.
+        let regions = unsafe { first.as_ref() };
+        let is_slab = |addr: usize| {
+            let mut entries = regions.into_iter().flat_map(RegionEntry::iter);
+            entries
+                .find(|entry| entry.region.contains(addr))
+                .is_some_and(|entry| entry.map.is_slab(addr))
+        };
+        self.heap.take_span(len, align, is_slab)
+    }
+
+    /// Takes back a span, whose pieces the map calls heap again.
+    pub(crate) fn put_span(&mut self, span: Span) -> Result<(), Corruption> {
+        let start = span.start.addr();
+        let lost = Corruption { addr: start, kind: CorruptionKind::Slab };
+        let entry = self.region_of(start).ok_or(lost)?;
+        let (region, map) = (entry.region, entry.map);
+        let below = map.is_slab(start - 1);
+        let above = map.is_slab(start + span.len);
+        self.heap.put_span(span, below, above, &region)
+    }
+}
