@@ -300,7 +300,7 @@ impl CacheCore {
     }
 
     fn new_block(engine: &mut Engine) -> Option<*mut CacheBlock> {
-        const { assert!(size_of::<CacheBlock>() % align_of::<ClassCache>() == 0) };
+        const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
         let count = engine.slabs.classes().len();
         let memory = engine.slabs.store.alloc(block_bytes(count), 1, Owner::Pool).ok()??;
         let block = memory.cast::<CacheBlock>();

@@ -108,7 +108,7 @@ impl Bins {
             // SAFETY: the caller's promise; `row` is in the table.
             unsafe { row_maps.add(row).write(0) };
         }
-        Self { shape, span: usize::MAX..0, map: 0, heads, row_maps }
+        Self { shape, span: Range { start: usize::MAX, end: 0 }, map: 0, heads, row_maps }
     }
 
     /// Address behind the table.
@@ -202,7 +202,7 @@ impl Bins {
     /// Whether a link may be followed: aligned, and within the span of all regions.
     #[inline]
     fn may_be_block(&self, link: Block) -> bool {
-        link.addr() % WORD == 0 && self.span.contains(&link.addr())
+        link.addr().is_multiple_of(WORD) && self.span.contains(&link.addr())
     }
 
     /// Takes a free block that [`check`](Self::check) found in `bin` out of it. O(1).

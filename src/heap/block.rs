@@ -16,7 +16,7 @@
 //!
 //! `S` is 48 on 64-bit targets; on 32-bit targets it is just large enough for the regions in use,
 //! so that small regions have long checksums. A tag of size 0 is a *fence*: the end of a region,
-//! or, with INTERNAL set, the word before a run of slabs. The footer and the PREV_FREE bit are
+//! or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
 //! Knuth's boundary tags (TAOCP 2.5), the missing footer of used blocks is dlmalloc's.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -143,7 +143,7 @@ impl Block {
     /// A block whose tag is at `tag`, in the heap's part of a region and aligned to a word.
     #[inline]
     pub(crate) fn at(tag: *mut u8) -> Self {
-        debug_assert!(tag.addr() % WORD == 0);
+        debug_assert!(tag.addr().is_multiple_of(WORD));
         Self(tag.cast())
     }
 

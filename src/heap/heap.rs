@@ -105,8 +105,8 @@ impl Heap {
         if front > region.end() {
             return Err(too_small);
         }
-        // SAFETY: aligned above, within the region, which is ours.
         #[allow(unsafe_code)] // the one place where the heap makes memory its table
+        // SAFETY: aligned above, within the region, which is ours.
         let bins = unsafe { Bins::new(shape, region.at(table)) };
         let codec = TagCodec::new(key, region.len());
         let mut heap = Self { granule, codec, bins, counters: HeapCounters::default() };

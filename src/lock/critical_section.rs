@@ -30,7 +30,6 @@ unsafe impl Sync for CriticalSection {}
 // SAFETY: inside the critical section nothing else runs that could take the lock; a nested attempt
 // by the same context is refused, because `restore` says that it is held.
 unsafe impl RawMutex for CriticalSection {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
     const INIT: Self = Self { restore: Cell::new(None) };
 
     type GuardMarker = GuardNoSend;

@@ -20,7 +20,6 @@ pub struct NoLock {
 // SAFETY: `NoLock` is not `Sync`, so all calls come from one thread at a time, and `held` lets only
 // one of them hold the lock.
 unsafe impl RawMutex for NoLock {
-    #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
     const INIT: Self = Self { held: Cell::new(false) };
 
     type GuardMarker = GuardNoSend;

@@ -91,8 +91,8 @@ macro_rules! impl_allocator {
                 new: Layout,
             ) -> Result<NonNull<[u8]>, $($path)*::AllocError> {
                 // SAFETY: the caller's promise.
-                let grown =
-                    unsafe { resize(self, pointer, old, new) }.ok_or($($path)*::AllocError)?;
+                let grown = unsafe { resize(self, pointer, old, new) };
+                let grown = grown.ok_or($($path)*::AllocError)?;
                 let fresh = grown.cast::<u8>().as_ptr().wrapping_add(old.size());
                 // SAFETY: the block is `new.size()` bytes long, and nobody else has it.
                 unsafe { fresh.write_bytes(0, new.size() - old.size()) };

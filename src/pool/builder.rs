@@ -94,7 +94,7 @@ impl<L: RawMutex> PoolBuilder<L> {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn build<'r>(self, region: &'r mut [MaybeUninit<u8>]) -> Result<Pool<'r, L>, ConfigError> {
+    pub fn build(self, region: &mut [MaybeUninit<u8>]) -> Result<Pool<'_, L>, ConfigError> {
         let pool = Pool::empty();
         pool.init_with(&self.config, region)?;
         Ok(pool)
@@ -105,6 +105,7 @@ impl<L: RawMutex> PoolBuilder<L> {
     ///
     /// # Errors
     /// [`MapError`]; nothing stays mapped.
+    #[expect(clippy::needless_pass_by_value, reason = "sources are small configurations")]
     pub fn map<P: PageSource>(
         self,
         source: P,

@@ -171,7 +171,10 @@ fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Co
     let number_of_class = map.kind(number).as_class().ok_or(broken)?;
     let class: &Class = engine.slabs.class(ClassId(number_of_class)).ok_or(broken)?;
     let (states, offset) = map.slab(number);
-    if offset != 0 || store.region_of(states.addr()).is_none() || states.addr() % WORD != 0 {
+    if offset != 0
+        || store.region_of(states.addr()).is_none()
+        || !states.addr().is_multiple_of(WORD)
+    {
         return Err(broken);
     }
     let slab = Slab::of_states(states);
@@ -185,7 +188,7 @@ fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Co
     }
     for piece in 0..shape.pieces {
         let number =
-            number + to_u32(to_usize(piece) * store.piece_bytes() >> store.granule().shift());
+            number + to_u32((to_usize(piece) * store.piece_bytes()) >> store.granule().shift());
         let same = map.has(number)
             && map.kind(number) == PieceKind::class(number_of_class)
             && map.slab(number).0 == states;

@@ -30,6 +30,7 @@ use crate::{
 /// use std::mem::MaybeUninit;
 /// use libmempool::{AllocError, NoLock, ObjectPool, Pool, SizeClass};
 ///
+/// #[derive(Debug)]
 /// struct Session { peer: [u8; 16], bytes: u64 }
 ///
 /// let mut memory = vec![MaybeUninit::uninit(); 256 << 10];

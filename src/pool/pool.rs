@@ -388,13 +388,11 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`PageError`] if the page source could not; everything works as before.
     pub fn warm_up(&self) -> Result<(), PageError> {
-        match &self.pages {
-            Some(pages) => pages.prefault(0, pages.memory().len()),
-            None => {
-                self.inner.lock().engine.slabs.touch_free();
-                Ok(())
-            }
+        if let Some(pages) = &self.pages {
+            return pages.prefault(0, pages.memory().len());
         }
+        self.inner.lock().engine.slabs.touch_free();
+        Ok(())
     }
 
     /// Frees everything at once: every block and slot, whoever had it, and all caches. Classes,

@@ -178,7 +178,7 @@ impl SizeTable {
     #[inline(always)]
     fn bucket(size: usize) -> usize {
         if size <= LINEAR_MAX {
-            return (size + LINEAR_STEP - 1) / LINEAR_STEP;
+            return size.div_ceil(LINEAR_STEP);
         }
         let log = floor_log2(size - 1);
         let column = (size - 1) >> (log - COLUMN_SHIFT) & ((1 << COLUMN_SHIFT) - 1);

@@ -329,4 +329,4 @@ pub(crate) struct SlotCounts {
     pub(crate) free: u32,
 }
 
-const _: () = assert!(HEADER % align_of::<usize>() == 0, "states start on a word");
+const _: () = assert!(HEADER.is_multiple_of(align_of::<usize>()), "states start on a word");

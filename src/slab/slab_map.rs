@@ -52,6 +52,7 @@ pub(crate) struct Reciprocal(u32);
 
 const FRACTION: u32 = 31;
 
+#[expect(clippy::cast_possible_truncation, reason = "31-bit quotients")]
 impl Reciprocal {
     /// Of a stride in granules, at least 1.
     pub(crate) const fn of(stride: u32) -> Self {

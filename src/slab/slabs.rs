@@ -5,7 +5,7 @@ use super::{
     size_class::{Class, SizeTable, SlabShape},
     slab::{Slab, SlabParts, SlotState},
     slab_map::{PieceKind, SlabMap},
-    store::Store,
+    store::{RegionEntry, Store},
     table::Table,
     walk::{Walk, Walked},
 };
@@ -176,7 +176,7 @@ impl Slabs {
 
     #[inline]
     fn map_of(&self, number: u32) -> Option<&SlabMap> {
-        self.store.region_of_number(number).map(|entry| entry.map())
+        self.store.region_of_number(number).map(RegionEntry::map)
     }
 
     /// The slot that starts at an address, if the address is in a slab; its state is not judged.

@@ -90,7 +90,8 @@ impl Drop for Entry {
     }
 }
 
-/// All caches of one thread; boxed, so that `CURRENT` may point to them.
+/// All caches of one thread.
+#[expect(clippy::vec_box, reason = "`CURRENT` points to an entry, which must not move")]
 struct Caches(Vec<Box<Entry>>);
 
 impl Drop for Caches {
@@ -162,14 +163,25 @@ where
         &self.pool
     }
 
-    /// This thread's cache; `None` in a callback, or when the thread's locals are gone already.
-    ///
-    /// The pointer is valid for one operation: nothing but this thread reaches the cache, and an
-    /// operation that calls out hides it first.
+    /// Runs `cached` on this thread's cache, or `locked` on the pool where there is none: in a
+    /// callback, or when the thread's locals are gone already.
     #[inline(always)]
-    fn cache(&self) -> Option<NonNull<CacheCore>> {
-        let (id, cache) = CURRENT.get();
-        if id == self.id { NonNull::new(cache) } else { self.find_cache() }
+    fn on_cache<R>(
+        &self,
+        cached: impl FnOnce(&mut CacheCore, &mut ThreadLocked<'_, L, P>) -> R,
+        locked: impl FnOnce(&Pool<'static, L, P>) -> R,
+    ) -> R {
+        let (id, current) = CURRENT.get();
+        let cache = if id == self.id { NonNull::new(current) } else { self.find_cache() };
+        match cache {
+            Some(mut cache) => {
+                // SAFETY: the cache is in a box that this thread keeps, and nothing else reaches
+                // it meanwhile: an operation that calls out hides it first (`ThreadLocked`).
+                let cache = unsafe { cache.as_mut() };
+                cached(cache, &mut ThreadLocked(&self.pool))
+            }
+            None => locked(&self.pool),
+        }
     }
 
     #[cold]
@@ -201,13 +213,7 @@ where
     /// [`AllocError`]; the failure is counted.
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        match self.cache() {
-            // SAFETY: see `cache`.
-            Some(mut cache) => {
-                unsafe { cache.as_mut() }.alloc(layout, &mut ThreadLocked(&self.pool))
-            }
-            None => self.pool.alloc(layout),
-        }
+        self.on_cache(|cache, engine| cache.alloc(layout, engine), |pool| pool.alloc(layout))
     }
 
     /// As [`Pool::alloc_zeroed`].
@@ -234,15 +240,12 @@ where
         layout: Layout,
         new_size: usize,
     ) -> Result<NonNull<u8>, ReallocError> {
-        match self.cache() {
-            // SAFETY: see `cache`, and the caller's promise.
-            Some(mut cache) => unsafe {
-                let backing = &mut ThreadLocked(&self.pool);
-                cache.as_mut().realloc(pointer, layout.align(), new_size, backing)
-            },
+        self.on_cache(
             // SAFETY: the caller's promise.
-            None => unsafe { self.pool.realloc(pointer, layout, new_size) },
-        }
+            |cache, engine| unsafe { cache.realloc(pointer, layout.align(), new_size, engine) },
+            // SAFETY: the caller's promise.
+            |pool| unsafe { pool.realloc(pointer, layout, new_size) },
+        )
     }
 
     /// As [`Pool::free`]. O(1) without the lock for slots.
@@ -254,14 +257,11 @@ where
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
     #[inline]
     pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        match self.cache() {
-            // SAFETY: see `cache`.
-            Some(mut cache) => {
-                unsafe { cache.as_mut() }.free(pointer, None, &mut ThreadLocked(&self.pool))
-            }
+        self.on_cache(
+            |cache, engine| cache.free(pointer, None, engine),
             // SAFETY: the caller's promise.
-            None => unsafe { self.pool.free(pointer) },
-        }
+            |pool| unsafe { pool.free(pointer) },
+        )
     }
 
     /// As [`Pool::alloc_fixed`]. O(1) without the lock.
@@ -270,13 +270,10 @@ where
     /// [`AllocError`]; the failure is counted.
     #[inline]
     pub fn alloc_fixed(&self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
-        match self.cache() {
-            // SAFETY: see `cache`.
-            Some(mut cache) => {
-                unsafe { cache.as_mut() }.alloc_fixed(class, &mut ThreadLocked(&self.pool))
-            }
-            None => self.pool.alloc_fixed(class),
-        }
+        self.on_cache(
+            |cache, engine| cache.alloc_fixed(class, engine),
+            |pool| pool.alloc_fixed(class),
+        )
     }
 
     /// As [`Pool::free_fixed`]. O(1) without the lock.
@@ -288,22 +285,16 @@ where
     /// [`FreeError`] if it is not a live slot of this class; nothing changes, and it is counted.
     #[inline]
     pub unsafe fn free_fixed(&self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        match self.cache() {
-            // SAFETY: see `cache`.
-            Some(mut cache) => {
-                unsafe { cache.as_mut() }.free(pointer, Some(class), &mut ThreadLocked(&self.pool))
-            }
+        self.on_cache(
+            |cache, engine| cache.free(pointer, Some(class), engine),
             // SAFETY: the caller's promise.
-            None => unsafe { self.pool.free_fixed(class, pointer) },
-        }
+            |pool| unsafe { pool.free_fixed(class, pointer) },
+        )
     }
 
     /// Returns what this thread's cache holds. O(cached slots), under the lock.
     pub fn flush_thread(&self) {
-        if let Some(mut cache) = self.cache() {
-            // SAFETY: see `cache`.
-            self.pool.close(unsafe { cache.as_mut() });
-        }
+        self.on_cache(|cache, engine| engine.with(|engine| cache.close(engine)), |_| ());
     }
 
     /// As [`Pool::reset`], if this is the only clone: then no thread can be using the pool. Caches
