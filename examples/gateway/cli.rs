@@ -38,7 +38,7 @@ pub struct Cli {
     pub workers: u8,
 
     /// Size of the pool in MiB [default: 8, and 4 for each worker]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=4096))]
     pub pool_mb: Option<u16>,
 
     /// Where packets, sessions and tables live

@@ -2,9 +2,11 @@
 
 use std::ops::AddAssign;
 
+use crate::memory::{Spent, Timed};
+
 /// Why a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum DropReason {
     /// No buffer was free: the pool is too small for the load.
     NoBuffer,
     /// Longer than a buffer takes.
@@ -17,7 +19,7 @@ pub enum Drop {
     NotWritten,
 }
 
-impl Drop {
+impl DropReason {
     /// Every reason, with the words for it.
     pub const ALL: [(Self, &'static str); 5] = [
         (Self::NoBuffer, "no buffer"),
@@ -38,23 +40,32 @@ pub struct Counters {
     /// Of the transmitted: sealed by the VPN.
     pub sealed: u64,
     pub denied: u64,
-    dropped: [u64; Drop::ALL.len()],
+    dropped: [u64; DropReason::ALL.len()],
     /// Entries of the tables, at the end.
     pub flows: usize,
     pub busiest_flow: u64,
     pub sessions: usize,
     /// Packets whose flow found no place in the table.
     pub uncached: u64,
+    /// What packet buffers cost.
+    pub allocating: Spent,
+    pub freeing: Spent,
 }
 
 impl Counters {
     /// Counts a dropped packet.
-    pub fn drop(&mut self, why: Drop) {
+    pub fn count_drop(&mut self, why: DropReason) {
         self.dropped[why as usize] += 1;
     }
 
+    /// Takes over what a stage's cache has timed.
+    pub fn cost<C>(&mut self, cache: &Timed<C>) {
+        self.allocating = self.allocating.and(cache.allocating);
+        self.freeing = self.freeing.and(cache.freeing);
+    }
+
     /// Packets dropped for this reason.
-    pub fn dropped(&self, why: Drop) -> u64 {
+    pub fn dropped(&self, why: DropReason) -> u64 {
         self.dropped[why as usize]
     }
 
@@ -85,5 +96,7 @@ impl AddAssign<&Self> for Counters {
         self.busiest_flow = self.busiest_flow.max(other.busiest_flow);
         self.sessions += other.sessions;
         self.uncached += other.uncached;
+        self.allocating = self.allocating.and(other.allocating);
+        self.freeing = self.freeing.and(other.freeing);
     }
 }

@@ -67,9 +67,7 @@ fn gateway(cli: &Cli) -> Result<Report, String> {
         Allocator::Pool => {
             let pool = map_pool(cli.pool_bytes())?;
             let (outcome, rules) = run(&PoolMemory::new(&pool)?, cli, &capture, &rules)?;
-            let left = pool.destroy();
-            let leaks = memory::Leaks { objects: left.objects, bytes: left.bytes };
-            Ok(Report { outcome, leaks, rules })
+            Ok(Report { outcome, leaks: pool.destroy(), rules })
         }
         Allocator::System => {
             let memory = SystemMemory::new();

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::counters::{Counters, Drop};
-use crate::memory::{Leaks, Usage};
+use libmempool::LeakReport;
+
+use crate::counters::{Counters, DropReason};
+use crate::memory::Usage;
 use crate::pipeline::Outcome;
 
 /// A finished run, to print.
 pub struct Report {
     pub outcome: Outcome,
-    pub leaks: Leaks,
+    pub leaks: LeakReport,
     /// Rules in force.
     pub rules: usize,
 }
@@ -20,7 +22,7 @@ impl Report {
     pub fn is_clean(&self) -> bool {
         let Outcome { counters, usage, written, .. } = &self.outcome;
         counters.lost() == 0
-            && self.leaks == Leaks::default()
+            && self.leaks.is_clean()
             && written.is_ok()
             && usage.as_ref().is_none_or(|usage| usage.pool.bad_frees == 0)
     }
@@ -43,7 +45,7 @@ impl fmt::Display for Report {
             Some(usage) => write_usage(f, usage)?,
             None => writeln!(f, "\nmemory: the system's allocator, which keeps no account")?,
         }
-        let Leaks { objects, bytes } = self.leaks;
+        let LeakReport { objects, bytes } = self.leaks;
         writeln!(f, "\nleaks          {objects:>14}   {bytes} bytes")?;
         writeln!(f, "lost packets   {:>14}", counters.lost())
     }
@@ -61,19 +63,25 @@ fn write_packets(f: &mut fmt::Formatter<'_>, counters: &Counters) -> fmt::Result
     )?;
     writeln!(f, "  denied       {:>14}", counters.denied)?;
     write!(f, "  dropped      {:>14}", counters.dropped_in_all())?;
-    let reasons = Drop::ALL.map(|(why, name)| format!("{name} {}", counters.dropped(why)));
+    let reasons = DropReason::ALL.map(|(why, name)| format!("{name} {}", counters.dropped(why)));
     writeln!(f, "   {}", reasons.join(", "))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates are rounded anyway")]
 fn write_rate(f: &mut fmt::Formatter<'_>, counters: &Counters, elapsed: Duration) -> fmt::Result {
     let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-    let packets = counters.received as f64 / seconds;
-    let gigabits = counters.received_bytes as f64 * 8.0 / seconds / 1e9;
+    let packets = |count: u64| count as f64 / seconds;
+    let gigabits = |bytes: u64| bytes as f64 * 8.0 / seconds / 1e9;
     writeln!(f, "\nrate")?;
     writeln!(f, "  seconds      {seconds:>14.3}")?;
-    writeln!(f, "  packets/s    {packets:>14.0}")?;
-    writeln!(f, "  Gbit/s       {gigabits:>14.3}")
+    let (received, sent) = (packets(counters.received), packets(counters.transmitted));
+    writeln!(f, "  packets/s    {received:>14.0}   {sent:.0} out")?;
+    let (received, sent) =
+        (gigabits(counters.received_bytes), gigabits(counters.transmitted_bytes));
+    writeln!(f, "  Gbit/s       {received:>14.3}   {sent:.3} out")?;
+    let (allocating, freeing) = (counters.allocating.nanoseconds(), counters.freeing.nanoseconds());
+    write!(f, "  buffers, ns  {:>14.1}   a packet: ", allocating + freeing)?;
+    writeln!(f, "{allocating:.1} to allocate, {freeing:.1} to free")
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, usage: &Usage) -> fmt::Result {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::counters::{Counters, Drop};
+use crate::counters::{Counters, DropReason};
 use crate::flow::FlowTable;
 use crate::headers::Headers;
-use crate::memory::{PacketCache, PacketMemory};
+use crate::memory::{PacketCache, PacketMemory, Timed};
 use crate::packet::{BURST, Burst, MAX_FRAME, Packet};
 use crate::pipeline::{Output, Plan};
 use crate::rules::{Action, Rules};
@@ -41,7 +41,7 @@ fn send(queue: &SyncSender<Burst>, burst: Burst, cache: &mut impl PacketCache) {
 
 /// Receive: a buffer for every frame, and a worker for every flow.
 pub struct Receive<C> {
-    cache: C,
+    cache: Timed<C>,
     queues: Vec<SyncSender<Burst>>,
     /// What goes to each worker after this burst.
     pending: Vec<Burst>,
@@ -53,6 +53,7 @@ pub struct Receive<C> {
 impl<C: PacketCache> Receive<C> {
     pub fn new(cache: C, queues: Vec<SyncSender<Burst>>) -> Self {
         let pending = queues.iter().map(|_| Burst::new()).collect();
+        let cache = Timed::new(cache);
         Self { cache, queues, pending, buffers: Burst::new(), counters: Counters::default() }
     }
 
@@ -70,6 +71,7 @@ impl<C: PacketCache> Receive<C> {
             }
         }
         self.cache.free(&mut self.buffers);
+        self.counters.cost(&self.cache);
         self.counters
     }
 
@@ -79,7 +81,7 @@ impl<C: PacketCache> Receive<C> {
             self.counters.received += 1;
             self.counters.received_bytes += frame.len() as u64;
             if let Err(why) = self.frame(frame, timestamp) {
-                self.counters.drop(why);
+                self.counters.count_drop(why);
             }
         }
         for (queue, pending) in zip(&self.queues, &mut self.pending) {
@@ -87,12 +89,12 @@ impl<C: PacketCache> Receive<C> {
         }
     }
 
-    fn frame(&mut self, frame: &[u8], timestamp: Duration) -> Result<(), Drop> {
+    fn frame(&mut self, frame: &[u8], timestamp: Duration) -> Result<(), DropReason> {
         if frame.len() > MAX_FRAME {
-            return Err(Drop::TooLong);
+            return Err(DropReason::TooLong);
         }
-        let headers = Headers::parse(frame).map_err(|_| Drop::Malformed)?;
-        let mut packet = self.buffers.pop().ok_or(Drop::NoBuffer)?;
+        let headers = Headers::parse(frame).map_err(|_| DropReason::Malformed)?;
+        let mut packet = self.buffers.pop().ok_or(DropReason::NoBuffer)?;
         packet.receive(frame, timestamp);
         packet.set_headers(headers);
         let worker = headers.map_or(0, |headers| headers.flow().worker(self.pending.len()));
@@ -127,7 +129,7 @@ impl<'m, M: PacketMemory> Worker<'m, M> {
         input: &Receiver<Burst>,
         output: &SyncSender<Burst>,
     ) -> Self {
-        let mut cache = self.memory.cache();
+        let mut cache = Timed::new(self.memory.cache());
         while let Some(burst) = next_burst(input, &mut cache) {
             let (mut passed, mut discarded) = (Burst::new(), Burst::new());
             for mut packet in burst {
@@ -135,9 +137,12 @@ impl<'m, M: PacketMemory> Worker<'m, M> {
                     if self.pass(&mut packet, rules) { &mut passed } else { &mut discarded };
                 target.push(packet);
             }
-            cache.free(&mut discarded);
+            if !discarded.is_empty() {
+                cache.free(&mut discarded);
+            }
             send(output, passed, &mut cache);
         }
+        self.counters.cost(&cache);
         self
     }
 
@@ -161,7 +166,7 @@ impl<'m, M: PacketMemory> Worker<'m, M> {
             return false;
         }
         if self.tunnels.seal(packet, &headers).is_err() {
-            self.counters.drop(Drop::NoSession);
+            self.counters.count_drop(DropReason::NoSession);
             return false;
         }
         self.counters.sealed += 1;
@@ -171,7 +176,7 @@ impl<'m, M: PacketMemory> Worker<'m, M> {
 
 /// Transmit: out to the file, and the buffers back to where they came from.
 pub struct Transmit<C> {
-    cache: C,
+    cache: Timed<C>,
     out: Option<Output>,
     written: io::Result<()>,
     counters: Counters,
@@ -179,6 +184,7 @@ pub struct Transmit<C> {
 
 impl<C: PacketCache> Transmit<C> {
     pub fn new(cache: C, out: Option<Output>) -> Self {
+        let cache = Timed::new(cache);
         Self { cache, out, written: Ok(()), counters: Counters::default() }
     }
 
@@ -193,6 +199,7 @@ impl<C: PacketCache> Transmit<C> {
         if let Some(out) = self.out.take() {
             self.written = self.written.and(out.finish());
         }
+        self.counters.cost(&self.cache);
         (self.counters, self.written)
     }
 
@@ -207,7 +214,7 @@ impl<C: PacketCache> Transmit<C> {
             self.counters.transmitted += 1;
             self.counters.transmitted_bytes += frame.len() as u64;
         } else {
-            self.counters.drop(Drop::NotWritten);
+            self.counters.count_drop(DropReason::NotWritten);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{env, process};
 
 use super::*;
-use crate::counters::{Counters, Drop};
+use crate::counters::{Counters, DropReason};
 
 /// A file in the temporary directory that goes away with the test.
 struct Scratch(PathBuf);
@@ -25,7 +25,7 @@ impl Scratch {
     }
 }
 
-impl std::ops::Drop for Scratch {
+impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
@@ -87,7 +87,7 @@ fn a_pool_too_small_drops_and_counts() {
     let report = try_gateway(&options).expect("usable inputs");
     assert!(report.is_clean(), "{report}");
     let counters = report.outcome.counters;
-    assert!(counters.dropped(Drop::NoBuffer) > 0, "the queues hold more than 1 MiB");
+    assert!(counters.dropped(DropReason::NoBuffer) > 0, "the queues hold more than 1 MiB");
     assert!(counters.transmitted > 0, "transmit goes on");
 }
 
@@ -110,7 +110,10 @@ fn odd_frames_are_dropped_by_name() {
     let cut = &headers::tests::udp_frame(53, b"hello")[..30];
     let file = Scratch::holding("odd", &capture::tests::pcap(&[&long, cut, b"", &[0; 14]]));
     let counters = clean_run(&["--pcap", file.name()]);
-    assert_eq!((counters.dropped(Drop::TooLong), counters.dropped(Drop::Malformed)), (1, 2));
+    assert_eq!(
+        (counters.dropped(DropReason::TooLong), counters.dropped(DropReason::Malformed)),
+        (1, 2)
+    );
     assert_eq!(counters.transmitted, 1);
 }
 

@@ -4,6 +4,7 @@
 
 mod pool;
 mod system;
+mod timed;
 
 use std::ops::DerefMut;
 
@@ -12,6 +13,7 @@ use libmempool::{ClassStats, PoolStats};
 
 pub use self::pool::{PoolMemory, map_pool};
 pub use self::system::SystemMemory;
+pub use self::timed::{Spent, Timed};
 use crate::packet::Burst;
 use crate::vpn::Session;
 
@@ -53,11 +55,4 @@ pub struct Usage {
     pub pool: PoolStats,
     /// The size classes by name.
     pub classes: Vec<(&'static str, ClassStats)>,
-}
-
-/// What was still allocated after the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leaks {
-    pub objects: usize,
-    pub bytes: usize,
 }

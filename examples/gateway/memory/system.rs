@@ -6,8 +6,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use allocator_api2::alloc::Global;
+use libmempool::LeakReport;
 
-use super::{Leaks, PacketCache, PacketMemory, Usage};
+use super::{PacketCache, PacketMemory, Usage};
 use crate::packet::{BUFFER_ALIGN, BUFFER_SIZE, Burst, Packet};
 use crate::vpn::Session;
 
@@ -29,10 +30,10 @@ impl SystemMemory {
     }
 
     /// The packet buffers nobody freed.
-    pub fn leaks(&self) -> Leaks {
+    pub fn leaks(&self) -> LeakReport {
         let allocated = self.allocated.load(Ordering::Relaxed);
         let objects = allocated.wrapping_sub(self.freed.load(Ordering::Relaxed));
-        Leaks { objects, bytes: objects.wrapping_mul(BUFFER_SIZE) }
+        LeakReport { objects, bytes: objects.wrapping_mul(BUFFER_SIZE) }
     }
 }
 
