@@ -1,0 +1,35 @@
+//! A pool as the program's global allocator: every `Vec`, `Box` and `String` comes out of one
+//! static region.
+//!
+//! `cargo run --features std --example global_allocator`
+
+use std::{collections::BTreeMap, error::Error, mem::MaybeUninit};
+
+use libmempool::{Pool, PthreadMutex};
+
+#[global_allocator]
+static HEAP: Pool<PthreadMutex> = Pool::empty();
+
+/// Gives the pool its region before the first allocation asks for one.
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+#[used]
+static INIT: extern "C" fn() = {
+    extern "C" fn init() {
+        static mut MEMORY: [MaybeUninit<u8>; 8 << 20] = [MaybeUninit::uninit(); 8 << 20];
+        // SAFETY: this runs once, before `main`, and nothing else names the memory.
+        let region = unsafe { &mut *(&raw mut MEMORY) };
+        // A refusal shows at the first allocation, as out of memory.
+        let _ = HEAP.init(region);
+    }
+    init
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: BTreeMap<usize, String> = (0..1000).map(|n| (n, "packet ".repeat(n % 50))).collect();
+    println!("{} strings", words.len());
+    println!("{}", HEAP.stats());
+    HEAP.validate()?;
+    drop(words);
+    println!("live once they are gone: {} bytes", HEAP.stats().live_bytes);
+    Ok(())
+}
