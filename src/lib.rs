@@ -1,4 +1,72 @@
-//! placeholder docs
+//! A memory pool for network appliances: firewalls, VPN servers, packet gateways, and the firmware
+//! of smaller boxes.
+//!
+//! A [`Pool`] manages memory that it is handed: a static array on a microcontroller, a gigabyte of
+//! huge pages on a router. It serves three kinds of request:
+//!
+//! - **any size**, from a heap whose every operation takes constant time ([`Pool::alloc`],
+//!   [`Pool::free`] by pointer alone, [`Pool::realloc`] in place where it can);
+//! - **fixed sizes**, from [size classes](SizeClass) whose objects have no header, with a reserve
+//!   that is always theirs and a limit they never pass ([`Pool::alloc_fixed`]);
+//! - **bursts without a lock**, from each thread's or core's [`LocalCache`], and typed objects that
+//!   return by themselves ([`ObjectPool`]).
+//!
+//! Every free is checked: a double free, an interior, foreign or wrong-class pointer, a damaged
+//! block tag is a typed [`FreeError`] that changes nothing.
+//!
+//! # Firmware
+//! ```
+//! use core::{alloc::Layout, mem::MaybeUninit};
+//! use libmempool::{NoLock, Pool};
+//!
+//! # fn take_region() -> &'static mut [MaybeUninit<u8>] { vec![MaybeUninit::uninit(); 16384].leak() }
+//! let region: &'static mut [MaybeUninit<u8>] = take_region();
+//! let pool = Pool::<NoLock>::new(region)?;
+//! let frame = pool.alloc(Layout::new::<[u8; 1514]>())?;
+//! // SAFETY: the frame is not used any more.
+//! unsafe { pool.free(frame)? };
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Linux
+//! ```
+//! # #[cfg(feature = "std")] {
+//! use libmempool::{HugePages, MmapPages, Pool, PthreadMutex, SizeClass};
+//!
+//! let pool = Pool::<PthreadMutex>::builder()
+//!     .alignment(64)
+//!     .size_class(SizeClass::new(2048).reserve(1000).limit(20_000))
+//!     .map(MmapPages::new().huge_pages(HugePages::Try), 64 << 20)?;
+//! let packets = pool.class_of(2048)?;
+//!
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| {
+//!         let mut cache = pool.local_cache();
+//!         let packet = cache.alloc_fixed(packets).unwrap();
+//!         // SAFETY: the packet is not used any more.
+//!         unsafe { cache.free_fixed(packets, packet).unwrap() };
+//!     });
+//! });
+//! assert!(pool.destroy().is_clean());
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//! | feature | adds |
+//! |---|---|
+//! | (none) | everything above for one thread, without `alloc` and without atomics that a Cortex-M0 lacks |
+//! | `std` | `MmapPages`, `PthreadMutex`, `ThreadCachedPool` (Linux) |
+//! | `spin` | `SpinLock` |
+//! | `critical-section` | `CriticalSection` |
+//! | `allocator-api2` | `Allocator` for `&Pool`, as hashbrown and others take it |
+//! | `nightly` | `core::alloc::Allocator` for `&Pool` |
+//! | `defmt` | `defmt::Format` for errors, statistics and flags |
+//!
+//! # What it does not do
+//! It does not move live blocks, does not return memory of a region to the system by itself, and
+//! does not catch a read or write after a free, or two threads that free one pointer at the same
+//! instant. Local caches keep up to two magazines of slots per class: count them in.
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
