@@ -612,7 +612,11 @@ impl CacheCore {
         };
         // SAFETY: both blocks are live, long enough, and distinct.
         unsafe { moved.copy_from_nonoverlapping(pointer, usable.min(new_size)) };
-        self.free(pointer, None, engine)?;
+        if let Err(error) = self.free(pointer, None, engine) {
+            let undone = self.free(moved, None, engine);
+            debug_assert!(undone.is_ok(), "{undone:?}");
+            return Err(error.into());
+        }
         Ok(moved)
     }
 }

@@ -59,7 +59,7 @@ impl Shape {
         let log = floor_log2(units);
         let row = log - to_usize(self.row_shift) + 1;
         let column = (units >> (log - to_usize(self.row_shift))) & (self.columns() - 1);
-        ((row << self.row_shift) | column).min(self.bins() - 1)
+        ((row << self.row_shift) | column).min(self.bins().saturating_sub(1))
     }
 
     #[inline]
@@ -265,7 +265,11 @@ impl Bins {
                 }
                 _ => {}
             }
-            block = block.next();
+            let next = block.next();
+            if !next.is_none() && !self.may_be_block(next) {
+                return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks });
+            }
+            block = next;
         }
         Ok(best)
     }
@@ -280,7 +284,7 @@ impl Bins {
     ) -> Result<Option<(Block, Tag)>, Corruption> {
         let own = self.shape.bin(size);
         let Some(bin) = self.first_from(own) else { return Ok(None) };
-        let mut fit = |_, tag: Tag| tag.size.checked_sub(size);
+        let mut fit = |_, tag: Tag| tag.size().checked_sub(size);
         if let Some(found) = self.best_in(bin, codec, &mut fit)? {
             return Ok(Some(found));
         }
@@ -324,7 +328,7 @@ impl Bins {
         let column = to_usize(self.row_map(row).ilog2());
         let mut largest = 0;
         let mut measure = |_, tag: Tag| {
-            largest = largest.max(tag.size);
+            largest = largest.max(tag.size());
             Some(1)
         };
         match self.best_in((row << self.shape.row_shift) | column, codec, &mut measure) {
@@ -366,7 +370,7 @@ impl Bins {
                 return Err(Corruption { addr: bin_addr, ..broken });
             }
             let tag = free_tag(block, codec)?;
-            if block.prev() != prev || self.shape.bin(tag.size) != bin {
+            if block.prev() != prev || self.shape.bin(tag.size()) != bin {
                 return Err(broken);
             }
             (prev, block) = (block, block.next());
@@ -380,7 +384,7 @@ impl Bins {
 #[inline]
 fn free_tag(block: Block, codec: TagCodec) -> Result<Tag, Corruption> {
     match block.tag(codec) {
-        Some(tag) if !tag.used => Ok(tag),
+        Some(tag) if !tag.is_used() => Ok(tag),
         _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
     }
 }

@@ -34,53 +34,82 @@ const FLAGS: usize = 7;
 const MULTIPLIER: usize =
     if usize::BITS == 64 { 0x9E37_79B9_7F4A_7C15_u64 as usize } else { 0x9E37_79B1 };
 
-/// The decoded contents of a block tag.
+/// The verified contents of a block tag: its size and flags, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag {
-    /// Size of the block in bytes, tag included; 0 for a fence.
-    pub(crate) size: usize,
-    /// Handed out, or a fence.
-    pub(crate) used: bool,
-    /// The block below is free, and its size stands in the word before this tag.
-    pub(crate) prev_free: bool,
-    /// The pool's own table, or the fence before a run of slabs.
-    pub(crate) internal: bool,
-}
+pub(crate) struct Tag(usize);
 
 impl Tag {
     /// A block handed out to a caller, behind a used block.
+    #[inline]
     pub(crate) const fn used(size: usize) -> Self {
-        Self { size, used: true, prev_free: false, internal: false }
+        Self(size | USED)
     }
 
     /// A free block, behind a used block (two free neighbours are always merged).
+    #[inline]
     pub(crate) const fn free(size: usize) -> Self {
-        Self { size, used: false, prev_free: false, internal: false }
+        Self(size)
     }
 
     /// The word that ends a region.
     pub(crate) const fn end_fence() -> Self {
-        Self::used(0)
+        Self(USED)
     }
 
     /// The word before a run of slabs.
     pub(crate) const fn slab_fence() -> Self {
-        Self { internal: true, ..Self::used(0) }
+        Self(USED | INTERNAL)
     }
 
+    /// Size of the block in bytes, tag included; 0 for a fence.
+    #[inline]
+    pub(crate) const fn size(self) -> usize {
+        self.0 & !FLAGS
+    }
+
+    /// Handed out, or a fence.
+    #[inline]
+    pub(crate) const fn is_used(self) -> bool {
+        self.0 & USED != 0
+    }
+
+    /// The block below is free, and its size stands in the word before this tag.
+    #[inline]
+    pub(crate) const fn prev_is_free(self) -> bool {
+        self.0 & PREV_FREE != 0
+    }
+
+    /// The pool's own table, or the fence before a run of slabs.
+    #[inline]
+    pub(crate) const fn is_internal(self) -> bool {
+        self.0 & INTERNAL != 0
+    }
+
+    #[inline]
     pub(crate) const fn is_fence(self) -> bool {
-        self.size == 0
+        self.size() == 0
     }
 
     pub(crate) const fn is_slab_fence(self) -> bool {
-        self.size == 0 && self.internal
+        self.is_fence() && self.is_internal()
     }
 
-    const fn low_bits(self) -> usize {
-        self.size
-            | if self.used { USED } else { 0 }
-            | if self.prev_free { PREV_FREE } else { 0 }
-            | if self.internal { INTERNAL } else { 0 }
+    /// The same tag, with the block below free or not.
+    #[inline]
+    pub(crate) const fn with_prev_free(self, prev_free: bool) -> Self {
+        Self(self.0 & !PREV_FREE | if prev_free { PREV_FREE } else { 0 })
+    }
+
+    /// The same tag with another size.
+    #[inline]
+    pub(crate) const fn with_size(self, size: usize) -> Self {
+        Self(self.0 & FLAGS | size)
+    }
+
+    /// The same tag, of the pool's own block or of a caller's.
+    #[inline]
+    pub(crate) const fn with_internal(self, internal: bool) -> Self {
+        Self(self.0 & !INTERNAL | if internal { INTERNAL } else { 0 })
     }
 }
 
@@ -111,20 +140,14 @@ impl TagCodec {
 
     #[inline]
     fn encode(self, addr: usize, tag: Tag) -> usize {
-        let low = tag.low_bits();
-        debug_assert!(low & self.check_mask == 0);
-        low | self.check(addr, low)
+        debug_assert!(tag.0 & self.check_mask == 0);
+        tag.0 | self.check(addr, tag.0)
     }
 
     #[inline]
     fn decode(self, addr: usize, word: usize) -> Option<Tag> {
         let low = word & !self.check_mask;
-        (word & self.check_mask == self.check(addr, low)).then_some(Tag {
-            size: low & !FLAGS,
-            used: low & USED != 0,
-            prev_free: low & PREV_FREE != 0,
-            internal: low & INTERNAL != 0,
-        })
+        (word & self.check_mask == self.check(addr, low)).then_some(Tag(low))
     }
 }
 
@@ -271,7 +294,7 @@ mod tests {
     fn samples() -> impl Iterator<Item = Tag> {
         [Tag::used(64), Tag::free(4096), Tag::end_fence(), Tag::slab_fence()]
             .into_iter()
-            .flat_map(|tag| [tag, Tag { prev_free: true, ..tag }])
+            .flat_map(|tag| [tag, tag.with_prev_free(true)])
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Heap {
             return Ok(None);
         };
         let fit = |block: Block, tag: Tag| {
-            tag.size.checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
+            tag.size().checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
         };
         let found = self.bins.find_where(need, enough, self.codec, fit)?;
         let Some((block, tag)) = found else { return Ok(None) };
@@ -231,16 +231,19 @@ impl Heap {
         owner: Owner,
     ) -> Result<*mut u8, Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
-        let bin = self.bins.check(block, tag.size)?;
-        self.take_free(block, tag.size, bin);
+        let bin = self.bins.check(block, tag.size())?;
+        self.take_free(block, tag.size(), bin);
         let used = block.above(cut.gap);
-        let room = tag.size - cut.gap;
+        let room = tag.size() - cut.gap;
         let rest = room - cut.need;
         let size = if rest >= self.min_block() { cut.need } else { room };
         let internal = owner == Owner::Pool;
-        used.set_tag(self.codec, Tag { prev_free: cut.gap > 0, internal, ..Tag::used(size) });
+        used.set_tag(
+            self.codec,
+            Tag::used(size).with_internal(internal).with_prev_free(cut.gap > 0),
+        );
         if cut.gap > 0 {
-            self.put_free(block, cut.gap, used, Tag { internal, ..Tag::used(size) });
+            self.put_free(block, cut.gap, used, Tag::used(size).with_internal(internal));
         }
         self.close(used, size, room, above, above_tag);
         self.count_in(size, owner);
@@ -258,8 +261,8 @@ impl Heap {
     ) -> Result<usize, FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
         self.merge(block, tag, region)?;
-        self.count_out(tag.size, owner);
-        Ok(tag.size - WORD)
+        self.count_out(tag.size(), owner);
+        Ok(tag.size() - WORD)
     }
 
     /// The live block at `payload` that belongs to `owner`.
@@ -277,13 +280,13 @@ impl Heap {
         }
         let block = Block::of_payload(payload);
         let tag = block.tag(self.codec).ok_or(not_a_block)?;
-        if tag.is_fence() || tag.internal != (owner == Owner::Pool) {
+        if tag.is_fence() || tag.is_internal() != (owner == Owner::Pool) {
             return Err(not_a_block);
         }
-        if !tag.used {
+        if !tag.is_used() {
             return Err(FreeError::NotLive { addr });
         }
-        if tag.size > region.end() - block.addr() - WORD {
+        if tag.size() > region.end() - block.addr() - WORD {
             return Err(FreeError::Corrupted { addr: block.addr() });
         }
         Ok((block, tag))
@@ -296,19 +299,19 @@ impl Heap {
     /// ```
     fn merge(&mut self, block: Block, tag: Tag, region: &Region) -> Result<(), Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
-        let prev = if tag.prev_free { Some(self.free_below(block, region)?) } else { None };
+        let prev = if tag.prev_is_free() { Some(self.free_below(block, region)?) } else { None };
         let prev_bin = prev.map(|(below, size)| self.bins.check(below, size)).transpose()?;
-        let next = (!above_tag.used).then_some((above, above_tag));
+        let next = (!above_tag.is_used()).then_some((above, above_tag));
         let end = next.map(|(next, next_tag)| self.above(next, next_tag)).transpose()?;
-        let next_bin = next.map(|(next, tag)| self.bins.check(next, tag.size)).transpose()?;
+        let next_bin = next.map(|(next, tag)| self.bins.check(next, tag.size())).transpose()?;
 
         // From here on nothing can fail. The tag is rewritten even if the block below swallows
         // it, so that a second free of this pointer finds a block that is not live.
-        block.set_tag(self.codec, Tag { prev_free: tag.prev_free, ..Tag::free(tag.size) });
-        let (mut start, mut size) = (block, tag.size);
+        block.set_tag(self.codec, Tag::free(tag.size()).with_prev_free(tag.prev_is_free()));
+        let (mut start, mut size) = (block, tag.size());
         if let (Some((next, next_tag)), Some(bin)) = (next, next_bin) {
-            self.take_free(next, next_tag.size, bin);
-            size += next_tag.size;
+            self.take_free(next, next_tag.size(), bin);
+            size += next_tag.size();
         }
         if let (Some((below, below_size)), Some(bin)) = (prev, prev_bin) {
             self.take_free(below, below_size, bin);
@@ -323,9 +326,9 @@ impl Heap {
     /// The block above, verified.
     #[inline]
     fn above(&self, block: Block, tag: Tag) -> Result<(Block, Tag), Corruption> {
-        let above = block.above(tag.size);
+        let above = block.above(tag.size());
         match above.tag(self.codec) {
-            Some(above_tag) if above_tag.prev_free != tag.used => Ok((above, above_tag)),
+            Some(above_tag) if above_tag.prev_is_free() != tag.is_used() => Ok((above, above_tag)),
             _ => Err(Corruption { addr: above.addr(), kind: CorruptionKind::BlockTag }),
         }
     }
@@ -340,7 +343,7 @@ impl Heap {
         }
         let below = block.below(size);
         match below.tag(self.codec) {
-            Some(tag) if !tag.used && tag.size == size => Ok((below, size)),
+            Some(tag) if !tag.is_used() && tag.size() == size => Ok((below, size)),
             _ => Err(broken(CorruptionKind::BlockNeighbour)),
         }
     }
@@ -356,18 +359,18 @@ impl Heap {
         let (block, tag) = self.live(payload, region, Owner::Caller)?;
         let Some(need) = self.block_size(new_size) else { return Ok(None) };
         let (above, above_tag) = self.above(block, tag)?;
-        let room = if above_tag.used { tag.size } else { tag.size + above_tag.size };
+        let room = if above_tag.is_used() { tag.size() } else { tag.size() + above_tag.size() };
         if need > room {
             return Ok(None);
         }
-        if need == tag.size || (room == tag.size && room - need < self.min_block()) {
-            return Ok(Some(tag.size - WORD));
+        if need == tag.size() || (room == tag.size() && room - need < self.min_block()) {
+            return Ok(Some(tag.size() - WORD));
         }
         let (end, end_tag) = self.absorb(above, above_tag)?;
         let size = if room - need >= self.min_block() { need } else { room };
-        block.set_tag(self.codec, Tag { size, ..tag });
+        block.set_tag(self.codec, tag.with_size(size));
         self.close(block, size, room, end, end_tag);
-        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
+        self.counters.live_bytes = self.counters.live_bytes + size - tag.size();
         Ok(Some(size - WORD))
     }
 
@@ -387,12 +390,12 @@ impl Heap {
     ) -> Result<Option<*mut u8>, FreeError> {
         let (block, tag) = self.live(payload, region, Owner::Caller)?;
         let Some(need) = self.block_size(new_size) else { return Ok(None) };
-        if !tag.prev_free {
+        if !tag.prev_is_free() {
             return Ok(None);
         }
         let (below, below_size) = self.free_below(block, region)?;
         let (above, above_tag) = self.above(block, tag)?;
-        let room = below_size + tag.size + if above_tag.used { 0 } else { above_tag.size };
+        let room = below_size + tag.size() + if above_tag.is_used() { 0 } else { above_tag.size() };
         if need > room || below.payload().addr() & (align - 1) != 0 {
             return Ok(None);
         }
@@ -400,8 +403,8 @@ impl Heap {
         let (end, end_tag) = self.absorb(above, above_tag)?;
         self.take_free(below, below_size, below_bin);
         // Nobody may free the old start: its tag might survive the move.
-        block.set_tag(self.codec, Tag::free(tag.size));
-        let kept = (tag.size - WORD).min(new_size);
+        block.set_tag(self.codec, Tag::free(tag.size()));
+        let kept = (tag.size() - WORD).min(new_size);
         #[allow(unsafe_code)] // the one move of a caller's bytes
         // SAFETY: both lie in the block that is being made, which has room for `need` bytes.
         unsafe {
@@ -410,18 +413,18 @@ impl Heap {
         let size = if room - need >= self.min_block() { need } else { room };
         below.set_tag(self.codec, Tag::used(size));
         self.close(below, size, room, end, end_tag);
-        self.counters.live_bytes = self.counters.live_bytes + size - tag.size;
+        self.counters.live_bytes = self.counters.live_bytes + size - tag.size();
         Ok(Some(below.payload()))
     }
 
     /// Takes the block above out of its bin if it is free; returns what is above then.
     fn absorb(&mut self, above: Block, above_tag: Tag) -> Result<(Block, Tag), Corruption> {
-        if above_tag.used {
+        if above_tag.is_used() {
             return Ok((above, above_tag));
         }
         let end = self.above(above, above_tag)?;
-        let bin = self.bins.check(above, above_tag.size)?;
-        self.take_free(above, above_tag.size, bin);
+        let bin = self.bins.check(above, above_tag.size())?;
+        self.take_free(above, above_tag.size(), bin);
         Ok(end)
     }
 
@@ -431,7 +434,7 @@ impl Heap {
         if size < room {
             self.put_free(block.above(size), room - size, end, end_tag);
         } else {
-            end.set_tag(self.codec, Tag { prev_free: false, ..end_tag });
+            end.set_tag(self.codec, end_tag.with_prev_free(false));
         }
     }
 
@@ -446,14 +449,14 @@ impl Heap {
     ) -> Result<Option<Span>, Corruption> {
         let place = |block: Block, tag: Tag| self.place_span(block, tag, len, align, &is_slab);
         let (min, enough) = (len - self.granule.bytes(), len + align + 2 * self.min_block());
-        let fit = |block, tag: Tag| place(block, tag).map(|_| tag.size - min);
+        let fit = |block, tag: Tag| place(block, tag).map(|_| tag.size() - min);
         let found = self.bins.find_where(min, enough, self.codec, fit)?;
         let Some((block, tag)) = found else { return Ok(None) };
         let Some(start) = place(block, tag) else { return Ok(None) };
         let (end, end_tag) = self.above(block, tag)?;
-        let bin = self.bins.check(block, tag.size)?;
+        let bin = self.bins.check(block, tag.size())?;
 
-        self.take_free(block, tag.size, bin);
+        self.take_free(block, tag.size(), bin);
         let fence = block.with_addr(start - WORD);
         if fence.addr() >= block.addr() {
             fence.set_tag(self.codec, Tag::slab_fence());
@@ -465,7 +468,7 @@ impl Heap {
         if rest.addr() < end.addr() {
             self.put_free(rest, end.addr() - rest.addr(), end, end_tag);
         } else if rest == end {
-            end.set_tag(self.codec, Tag { prev_free: false, ..end_tag });
+            end.set_tag(self.codec, end_tag.with_prev_free(false));
         }
         self.counters.span_bytes += len;
         Ok(Some(Span { start: block.with_addr(start).payload().wrapping_sub(WORD), len }))
@@ -487,7 +490,7 @@ impl Heap {
         align: usize,
         is_slab: &impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let (first, end) = (block.addr(), block.addr() + tag.size);
+        let (first, end) = (block.addr(), block.addr() + tag.size());
         // Right behind a slab the pad before the block's tag can be used too.
         let pad = first + WORD - self.granule.bytes();
         let start = if pad & (align - 1) == 0 && is_slab(pad - 1) {
@@ -516,7 +519,7 @@ impl Heap {
         let (start, stop) = (span.start.addr(), span.start.addr() + span.len);
         let fence = Block::at(span.start.wrapping_sub(WORD));
         let block = if below { fence.with_addr(self.tag_behind_span(start)) } else { fence };
-        let prev_free = !below && self.slab_fence(fence)?.prev_free;
+        let prev_free = !below && self.slab_fence(fence)?.prev_is_free();
         let end = if above {
             let fence = fence.with_addr(stop - WORD);
             fence.set_tag(self.codec, Tag::slab_fence());
@@ -525,11 +528,11 @@ impl Heap {
             fence.with_addr(self.tag_behind_span(stop))
         };
         let size = end.addr() - block.addr();
-        let tag = Tag { prev_free, ..Tag::used(size) };
+        let tag = Tag::used(size).with_prev_free(prev_free);
         block.set_tag(self.codec, tag);
         if let Err(broken) = self.merge(block, tag, region) {
             if !below {
-                fence.set_tag(self.codec, Tag { prev_free, ..Tag::slab_fence() });
+                fence.set_tag(self.codec, Tag::slab_fence().with_prev_free(prev_free));
             }
             return Err(broken);
         }
@@ -559,7 +562,7 @@ impl Heap {
         debug_assert_eq!(block.addr() + size, above.addr());
         block.set_tag(self.codec, Tag::free(size));
         block.set_footer(size);
-        above.set_tag(self.codec, Tag { prev_free: true, ..above_tag });
+        above.set_tag(self.codec, above_tag.with_prev_free(true));
         self.bins.insert(block, size);
         self.counters.free_bytes += size;
         self.counters.free_blocks += 1;

@@ -93,7 +93,7 @@ fn check_region(
             Walked::Block(block, tag) => {
                 check_block(block, tag, below_is_free)?;
                 count_block(tag, &mut counted.heap);
-                !tag.used
+                !tag.is_used()
             }
             Walked::Slabs { start, end } => {
                 let fence = Block::at(entry.region().at(start - WORD));
@@ -110,11 +110,11 @@ fn check_region(
 
 fn check_block(block: Block, tag: Tag, below_is_free: bool) -> Result<(), Corruption> {
     check_prev_free(block, Some(tag), below_is_free)?;
-    if !tag.used && below_is_free {
+    if !tag.is_used() && below_is_free {
         return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockNeighbour });
     }
-    if !tag.used && block.above(tag.size).footer_below() != tag.size {
-        let addr = block.addr() + tag.size - WORD;
+    if !tag.is_used() && block.above(tag.size()).footer_below() != tag.size() {
+        let addr = block.addr() + tag.size() - WORD;
         return Err(Corruption { addr, kind: CorruptionKind::BlockFooter });
     }
     Ok(())
@@ -122,21 +122,21 @@ fn check_block(block: Block, tag: Tag, below_is_free: bool) -> Result<(), Corrup
 
 fn check_prev_free(block: Block, tag: Option<Tag>, is_free: bool) -> Result<(), Corruption> {
     match tag {
-        Some(tag) if tag.prev_free == is_free => Ok(()),
+        Some(tag) if tag.prev_is_free() == is_free => Ok(()),
         _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockNeighbour }),
     }
 }
 
 fn count_block(tag: Tag, counters: &mut HeapCounters) {
-    match tag {
-        Tag { used: false, .. } => {
-            counters.free_bytes += tag.size;
+    match (tag.is_used(), tag.is_internal()) {
+        (false, _) => {
+            counters.free_bytes += tag.size();
             counters.free_blocks += 1;
         }
-        Tag { internal: true, .. } => counters.internal_bytes += tag.size,
-        _ => {
+        (true, true) => counters.internal_bytes += tag.size(),
+        (true, false) => {
             counters.live_objects += 1;
-            counters.live_bytes += tag.size - WORD;
+            counters.live_bytes += tag.size() - WORD;
         }
     }
 }

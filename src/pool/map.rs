@@ -142,12 +142,12 @@ impl<L: RawMutex> Iterator for Map<'_, L> {
 }
 
 fn block_entry(block: Block, tag: Tag) -> MapEntry {
-    let kind = match tag {
-        Tag { used: false, .. } => MapKind::Free,
-        Tag { internal: true, .. } => MapKind::Metadata,
-        _ => MapKind::Live,
+    let kind = match (tag.is_used(), tag.is_internal()) {
+        (false, _) => MapKind::Free,
+        (true, true) => MapKind::Metadata,
+        (true, false) => MapKind::Live,
     };
-    MapEntry { addr: block.addr(), size: tag.size, kind }
+    MapEntry { addr: block.addr(), size: tag.size(), kind }
 }
 
 fn slab_entry(store: &Store, entry: &RegionEntry, start: usize) -> Option<MapEntry> {

@@ -26,7 +26,8 @@ impl PieceKind {
     /// Part of a slab of this class.
     #[inline]
     pub(crate) const fn class(number: u8) -> Self {
-        Self(number + 1)
+        // The one number that wraps around is no class, and nobody asks further.
+        Self(number.wrapping_add(1))
     }
 
     /// The class whose slab the piece belongs to, if any.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{ClassId, MAX_CLASSES, SizeClass},
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
-    heap::{Owner, Span, Tag},
+    heap::{Owner, Span},
     units::{WORD, to_u8, to_u32, to_usize},
 };
 
@@ -280,10 +280,12 @@ impl Slabs {
     pub(crate) fn touch_free(&self) {
         for entry in self.store.entries() {
             for walked in Walk::new(&self.store, entry).flatten() {
-                if let Walked::Block(block, Tag { used: false, size, .. }) = walked {
+                if let Walked::Block(block, tag) = walked
+                    && !tag.is_used()
+                {
                     // Behind the links and before the footer there is nothing of ours.
                     let links = 3 * WORD;
-                    entry.region().touch(block.addr() + links..block.addr() + size - WORD);
+                    entry.region().touch(block.addr() + links..block.addr() + tag.size() - WORD);
                 }
             }
         }
@@ -302,8 +304,8 @@ impl Slabs {
         }
     }
 
-    /// Takes every slot back, whoever has it, gives all slabs back to the heap and carves those of
-    /// the reserves anew. O(regions + slabs + slots).
+    /// Takes every slot back, whoever has it, and gives all slabs back to the heap but those that
+    /// the reserves need: carved anew, they might not find room. O(regions + slabs + slots).
     pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
         let mut entry = self.store.first_region().map(core::ptr::from_ref);
         while let Some(region) = entry {
@@ -311,8 +313,11 @@ impl Slabs {
             // SAFETY: entries are never moved or freed while the pool lives.
             let region = unsafe { &*region };
             for number in region.map().piece_numbers() {
-                if let Some(class) = region.map().kind(number).as_class() {
-                    self.reset_slab(ClassId(class), Slab::of_states(region.map().slab(number).0))?;
+                let (states, offset) = region.map().slab(number);
+                if let Some(class) = region.map().kind(number).as_class()
+                    && offset == 0
+                {
+                    self.reset_slab(ClassId(class), Slab::of_states(states))?;
                 }
             }
             entry = region.next().map(core::ptr::from_ref);
@@ -320,8 +325,9 @@ impl Slabs {
         for index in 0..self.classes.len() {
             let class = &mut self.classes[index];
             (class.peak, class.failures) = (0, 0);
-            let carved = self.carve_reserve(ClassId(to_u8(index)));
-            debug_assert!(carved.is_ok(), "{carved:?}");
+            while self.classes[index].slabs > self.classes[index].reserved_slabs() {
+                self.release(ClassId(to_u8(index)), self.classes[index].partial)?;
+            }
         }
         Ok(())
     }
@@ -340,7 +346,7 @@ impl Slabs {
         if was_full {
             self.link(class, slab);
         }
-        self.release(class, slab)
+        Ok(())
     }
 
     fn free_own(&mut self, memory: *mut u8) {

@@ -305,7 +305,7 @@ impl Store {
     pub(crate) fn usable_size(&self, payload: *mut u8) -> Result<usize, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.heap.live(region.at(addr), &region, Owner::Caller).map(|(_, tag)| tag.size - WORD)
+        self.heap.live(region.at(addr), &region, Owner::Caller).map(|(_, tag)| tag.size() - WORD)
     }
 
     /// Frees every caller's block. O(blocks).

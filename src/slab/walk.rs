@@ -57,12 +57,12 @@ impl<'s> Walk<'s> {
     pub(crate) fn next_live(&mut self) -> Result<Option<(Block, Block)>, Corruption> {
         while let Some(walked) = self.next().transpose()? {
             let Walked::Block(block, tag) = walked else { continue };
-            if !tag.used || tag.internal {
+            if !tag.is_used() || tag.is_internal() {
                 continue;
             }
-            let above = block.above(tag.size);
+            let above = block.above(tag.size());
             return Ok(Some(match above.tag(self.store.heap().codec()) {
-                Some(free) if !free.used => (block, above.above(free.size)),
+                Some(free) if !free.is_used() => (block, above.above(free.size())),
                 _ => (block, above),
             }));
         }
@@ -85,10 +85,10 @@ impl<'s> Walk<'s> {
             self.last = Some(block);
             return Ok(None);
         }
-        if tag.size > self.end - block.addr() - WORD {
+        if tag.size() > self.end - block.addr() - WORD {
             return Err(broken);
         }
-        self.next = Some(block.above(tag.size));
+        self.next = Some(block.above(tag.size()));
         Ok(Some(Walked::Block(block, tag)))
     }
 }
