@@ -161,13 +161,8 @@ impl Engine {
 
     fn keep_empty(&mut self, class: ClassId, magazine: Magazine) {
         if let Err(surplus) = self.depots[class.index()].put_empty(magazine) {
-            self.free_own(surplus.memory());
+            self.slabs.store.free_own(surplus.memory());
         }
-    }
-
-    pub(crate) fn free_own(&mut self, memory: *mut u8) {
-        let freed = self.slabs.store.free(memory, Owner::Pool);
-        debug_assert!(freed.is_ok(), "{freed:?}");
     }
 
     /// Returns cached slots to their slabs.
@@ -208,10 +203,9 @@ impl Engine {
             }
             while let Some(empty) = self.depots[index].take_empty() {
                 released += Magazine::bytes(self.depots[index].capacity());
-                self.free_own(empty.memory());
+                self.slabs.store.free_own(empty.memory());
             }
-            let keep = self.slabs.classes()[index].reserved_slabs();
-            released += self.slabs.release_empty(class, keep);
+            released += self.slabs.release_empty(class, false);
         }
         released
     }
@@ -222,10 +216,10 @@ impl Engine {
         self.drop_caches();
         for index in 0..self.depots.len() {
             while let Some(full) = self.depots[index].take_full() {
-                self.free_own(full.memory());
+                self.slabs.store.free_own(full.memory());
             }
             while let Some(empty) = self.depots[index].take_empty() {
-                self.free_own(empty.memory());
+                self.slabs.store.free_own(empty.memory());
             }
         }
         self.slabs.reset()?;
@@ -240,11 +234,11 @@ impl Engine {
         while let Some(block) = CacheBlockRef::listed(self.caches) {
             for class in block.class_caches() {
                 for magazine in class.strip().into_iter().flat_map(|(a, b)| [a, b]) {
-                    self.free_own(magazine.memory());
+                    self.slabs.store.free_own(magazine.memory());
                 }
             }
             self.caches = block.next();
-            self.free_own(block.memory());
+            self.slabs.store.free_own(block.memory());
         }
     }
 

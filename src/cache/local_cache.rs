@@ -369,7 +369,7 @@ impl CacheCore {
         }
         self.flush(engine, true);
         Self::unlist(self.block, engine);
-        engine.free_own(self.block.cast());
+        engine.slabs.store.free_own(self.block.cast());
         let (flags, drain) = (self.flags, self.drain);
         *self = Self { flags, drain, ..Self::new() };
     }
@@ -478,11 +478,13 @@ impl CacheCore {
     ) -> Result<(), FreeError> {
         let addr = pointer.addr().get();
         let Some(slot) = live_slot(engine, addr)? else {
-            let size = engine.store().usable_size(pointer.as_ptr())?;
             if expected.is_some() {
+                engine.store().usable_size(pointer.as_ptr())?;
                 return Err(FreeError::WrongClass { addr, actual: None });
             }
-            return free_block(engine, pointer, size);
+            let flags = engine.flags;
+            let accept = |size| prepare_in(flags, pointer, size);
+            return engine.slabs.store.free(pointer.as_ptr(), accept);
         };
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
@@ -658,11 +660,6 @@ fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
         Some(Some(SlotState::Free | SlotState::Cached)) => Err(FreeError::NotLive { addr }),
         Some(None) => Err(FreeError::Corrupted { addr }),
     }
-}
-
-fn free_block(engine: &mut Engine, pointer: NonNull<u8>, size: usize) -> Result<(), FreeError> {
-    prepare_in(engine.flags, pointer, size);
-    engine.slabs.store.free(pointer.as_ptr(), Owner::Caller).map(|_| ())
 }
 
 /// What the flags ask for when a block goes out.

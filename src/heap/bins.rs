@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many blocks of one list are looked at for the best fit.
-const LOOK_AT_MOST: usize = 8;
+const LOOK_AT_MOST: usize = 4;
 
 /// The table's dimensions.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Shape {
     granule: Granule,
     row_shift: u32,
     rows: usize,
+    /// The last bin.
+    last: usize,
 }
 
 impl Shape {
@@ -37,7 +39,7 @@ impl Shape {
         // No block is as large as the region that holds its table.
         let units = (max_bytes.saturating_sub(1) >> granule.shift()).max(1);
         let rows = (floor_log2(units) + 1).saturating_sub(to_usize(row_shift)) + 1;
-        Self { granule, row_shift, rows }
+        Self { granule, row_shift, rows, last: (rows << row_shift) - 1 }
     }
 
     const fn bins(self) -> usize {
@@ -53,13 +55,10 @@ impl Shape {
     #[inline]
     fn bin(self, size: usize) -> usize {
         let units = size >> self.granule.shift();
-        if units >> self.row_shift == 0 {
-            return units;
-        }
-        let log = floor_log2(units);
-        let row = log - to_usize(self.row_shift) + 1;
-        let column = (units >> (log - to_usize(self.row_shift))) & (self.columns() - 1);
-        ((row << self.row_shift) | column).min(self.bins().saturating_sub(1))
+        // Rows above the first start at a power of two, whose top bit counts the row further up.
+        let row = units | self.columns();
+        let above = row.ilog2() - self.row_shift;
+        ((to_usize(above) << self.row_shift) + (units >> above)).min(self.last)
     }
 
     #[inline]
@@ -88,7 +87,7 @@ pub(crate) struct Bins {
 impl Bins {
     /// Bins without a table, which hold nothing.
     pub(crate) const fn empty() -> Self {
-        let shape = Shape { granule: Granule::new(1), row_shift: 3, rows: 0 };
+        let shape = Shape { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0 };
         Self { shape, span: 0..0, map: 0, heads: null_mut(), row_maps: null_mut() }
     }
 

@@ -250,19 +250,20 @@ impl Heap {
         Ok(used.payload())
     }
 
-    /// Frees the block at `payload`, which lies in the heap's part of `region`, aligned to the
-    /// granule, and merges it with free neighbours. Returns its usable size.
+    /// Frees the block at `payload`, which lies in the heap's part of `region`, and merges it with
+    /// free neighbours. `accept` is called with its usable size once nothing can fail any more.
     #[inline]
     pub(crate) fn free(
         &mut self,
         payload: *mut u8,
         region: &Region,
         owner: Owner,
-    ) -> Result<usize, FreeError> {
+        accept: impl FnOnce(usize),
+    ) -> Result<(), FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
-        self.merge(block, tag, region)?;
+        self.merge(block, tag, region, || accept(tag.size() - WORD))?;
         self.count_out(tag.size(), owner);
-        Ok(tag.size() - WORD)
+        Ok(())
     }
 
     /// The live block at `payload` that belongs to `owner`.
@@ -297,7 +298,13 @@ impl Heap {
     /// ```text
     /// [prev, free?][ this ][next, free?]   ->   [ free                  ]
     /// ```
-    fn merge(&mut self, block: Block, tag: Tag, region: &Region) -> Result<(), Corruption> {
+    fn merge(
+        &mut self,
+        block: Block,
+        tag: Tag,
+        region: &Region,
+        accept: impl FnOnce(),
+    ) -> Result<(), Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
         let prev = if tag.prev_is_free() { Some(self.free_below(block, region)?) } else { None };
         let prev_bin = prev.map(|(below, size)| self.bins.check(below, size)).transpose()?;
@@ -305,6 +312,7 @@ impl Heap {
         let end = next.map(|(next, next_tag)| self.above(next, next_tag)).transpose()?;
         let next_bin = next.map(|(next, tag)| self.bins.check(next, tag.size())).transpose()?;
 
+        accept();
         // From here on nothing can fail. The tag is rewritten even if the block below swallows
         // it, so that a second free of this pointer finds a block that is not live.
         block.set_tag(self.codec, Tag::free(tag.size()).with_prev_free(tag.prev_is_free()));
@@ -530,7 +538,7 @@ impl Heap {
         let size = end.addr() - block.addr();
         let tag = Tag::used(size).with_prev_free(prev_free);
         block.set_tag(self.codec, tag);
-        if let Err(broken) = self.merge(block, tag, region) {
+        if let Err(broken) = self.merge(block, tag, region, || ()) {
             if !below {
                 fence.set_tag(self.codec, Tag::slab_fence().with_prev_free(prev_free));
             }

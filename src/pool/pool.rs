@@ -388,8 +388,33 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         if let Some(pages) = &self.pages {
             return pages.prefault(0, pages.memory().len());
         }
-        self.inner.lock().engine.slabs.touch_free();
+        self.inner.lock().engine.slabs.for_each_free(Region::touch);
         Ok(())
+    }
+
+    /// Gives the platform back the pages behind free memory: their next use faults again. After a
+    /// peak that will not come back, [`defragment`](Self::defragment) first makes the most memory
+    /// free. Returns the bytes that were offered; whole pages within them were taken. Does nothing
+    /// for the caller's own regions. O(blocks + slabs), under the lock.
+    ///
+    /// # Errors
+    /// The first [`PageError`] of the page source; what came before it is given back.
+    pub fn discard_free(&self) -> Result<usize, PageError> {
+        let Some(pages) = &self.pages else { return Ok(0) };
+        let mapped = pages.memory().addr().get();
+        let guarded = self.inner.lock();
+        let mut result = Ok(0);
+        guarded.engine.slabs.for_each_free(|region, free| {
+            if let Ok(offered) = result
+                && region.start() == mapped
+            {
+                // SAFETY: the range is in the mapped region, nobody uses it, and the lock keeps it
+                // so.
+                let discarded = unsafe { pages.discard(free.start - mapped, free.len()) };
+                result = discarded.map(|()| offered + free.len());
+            }
+        });
+        result
     }
 
     /// Frees everything at once: every block and slot, whoever had it, and all caches. Classes,

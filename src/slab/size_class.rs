@@ -146,11 +146,6 @@ impl Class {
     pub(crate) fn free(&self) -> u32 {
         self.slots() - self.out
     }
-
-    /// Slabs that its reserve needs.
-    pub(crate) fn reserved_slabs(&self) -> u32 {
-        self.reserve.div_ceil(self.shape.slots)
-    }
 }
 
 /// Sizes up to this one have a bucket for each 16 bytes.

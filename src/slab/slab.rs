@@ -95,6 +95,8 @@ struct Descriptor {
     slots: u16,
     free: u16,
     class: u8,
+    /// Part of its class's reserve: it is never given back.
+    reserved: bool,
 }
 
 /// Bytes between a descriptor and its states.
@@ -114,6 +116,7 @@ pub(crate) struct SlabParts {
     pub(crate) pieces: u32,
     pub(crate) slots: u32,
     pub(crate) class: u8,
+    pub(crate) reserved: bool,
 }
 
 impl Slab {
@@ -142,6 +145,7 @@ impl Slab {
             slots,
             free: slots,
             class: parts.class,
+            reserved: parts.reserved,
         };
         let slab = Self(memory.cast());
         // SAFETY: the caller's promise; words are aligned enough for a descriptor on every target
@@ -211,6 +215,11 @@ impl Slab {
     /// Its class's number.
     pub(crate) fn class(self) -> u8 {
         self.with(|slab| slab.class)
+    }
+
+    /// Whether it is part of its class's reserve.
+    pub(crate) fn is_reserved(self) -> bool {
+        self.with(|slab| slab.reserved)
     }
 
     /// How many slots it has.

@@ -1,6 +1,8 @@
 //! The classes and their slabs: carves slabs out of the heap, hands out and takes back slots, and
 //! gives slabs back that nobody uses. The caller holds the pool's lock.
 
+use core::ops::Range;
+
 use super::{
     size_class::{Class, SizeTable, SlabShape},
     slab::{Slab, SlabParts, SlotState},
@@ -13,6 +15,7 @@ use crate::{
     config::{ClassId, MAX_CLASSES, SizeClass},
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     heap::{Owner, Span},
+    region::Region,
     units::{WORD, to_u8, to_u32, to_usize},
 };
 
@@ -96,7 +99,7 @@ impl Slabs {
     /// Takes back the class that was added last, before anybody used it.
     pub(crate) fn forget_last(&mut self) {
         if let Some(last) = self.classes.len().checked_sub(1) {
-            self.release_empty(ClassId(to_u8(last)), 0);
+            self.release_empty(ClassId(to_u8(last)), true);
             self.classes.pop();
             self.sizes = SizeTable::empty();
             (0..last).for_each(|number| self.sizes.add(&mut self.classes[..=number], number));
@@ -106,7 +109,7 @@ impl Slabs {
     fn carve_reserve(&mut self, class: ClassId) -> Result<(), ConfigError> {
         let Class { shape, reserve, .. } = self.classes[class.index()];
         while self.classes[class.index()].slots() < reserve {
-            if !matches!(self.grow(class), Ok(true)) {
+            if !matches!(self.grow(class, true), Ok(true)) {
                 let available = to_usize(self.classes[class.index()].slots());
                 return Err(ConfigError::ReserveTooLarge { reserve: to_usize(reserve), available });
             }
@@ -130,7 +133,7 @@ impl Slabs {
         while taken < want {
             let slab = self.classes[class.index()].partial;
             if slab.is_none() {
-                if self.grow(class)? {
+                if self.grow(class, false)? {
                     continue;
                 }
                 break;
@@ -167,7 +170,7 @@ impl Slabs {
         entry.out -= 1;
         if slab.is_empty() {
             entry.empty_slabs += 1;
-            if entry.empty_slabs > SPARE_SLABS && entry.slabs > entry.reserved_slabs() {
+            if entry.empty_slabs > SPARE_SLABS && !slab.is_reserved() {
                 return self.release(class, slab);
             }
         }
@@ -210,21 +213,22 @@ impl Slabs {
         self.map_of(number).map(|map| map.pointer(number))
     }
 
-    /// Carves one more slab. `false`: no room.
-    fn grow(&mut self, class: ClassId) -> Result<bool, Corruption> {
+    /// Carves one more slab, for the reserve or not. `false`: no room.
+    fn grow(&mut self, class: ClassId, reserved: bool) -> Result<bool, Corruption> {
         let shape = self.classes[class.index()].shape;
         let piece = self.store.piece_bytes();
         let bytes = Slab::descriptor_bytes(shape.slots);
         let Some(memory) = self.store.alloc(bytes, 1, Owner::Pool)? else { return Ok(false) };
         let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align));
         let Ok(Some(span)) = span else {
-            self.free_own(memory);
+            self.store.free_own(memory);
             return span.map(|_| false);
         };
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
         let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
         let first = map.number_of(span.start.addr()).ok_or(lost)?;
-        let parts = SlabParts { first, pieces: shape.pieces, slots: shape.slots, class: class.0 };
+        let (pieces, slots, class_number) = (shape.pieces, shape.slots, class.0);
+        let parts = SlabParts { first, pieces, slots, class: class_number, reserved };
         #[allow(unsafe_code)] // the memory was just allocated for this
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
         let slab = unsafe { Slab::new(memory, parts) };
@@ -252,22 +256,20 @@ impl Slabs {
         let entry = &mut self.classes[class.index()];
         entry.slabs -= 1;
         entry.empty_slabs -= 1;
-        self.free_own(slab.memory());
+        self.store.free_own(slab.memory());
         Ok(())
     }
 
-    /// Gives empty slabs back until the class has `keep` slabs or no empty one. Returns the bytes.
+    /// Gives empty slabs back, those of the reserve only if they are meant too. Returns the bytes.
     /// O(slabs that are not full).
-    pub(crate) fn release_empty(&mut self, class: ClassId, keep: u32) -> usize {
+    pub(crate) fn release_empty(&mut self, class: ClassId, reserved_too: bool) -> usize {
         let mut released = 0;
         let mut slab = self.classes[class.index()].partial;
-        while !slab.is_none() {
+        while !slab.is_none() && self.classes[class.index()].empty_slabs > 0 {
             let next = slab.next();
-            let Class { slabs, empty_slabs, shape, .. } = self.classes[class.index()];
-            if slabs <= keep || empty_slabs == 0 {
-                break;
-            }
-            if slab.is_empty() && self.release(class, slab).is_ok() {
+            let meant = slab.is_empty() && (reserved_too || !slab.is_reserved());
+            if meant && self.release(class, slab).is_ok() {
+                let shape = self.classes[class.index()].shape;
                 released += shape.slab_bytes(self.store.piece_bytes());
             }
             slab = next;
@@ -275,17 +277,17 @@ impl Slabs {
         released
     }
 
-    /// Touches every page of free memory, so that the platform backs it: free heap blocks, and
-    /// slabs without a live or cached slot. O(blocks + pages).
-    pub(crate) fn touch_free(&self) {
+    /// Visits all memory that nobody uses and nothing of ours lies in: the insides of free heap
+    /// blocks, and slabs without a live or cached slot. O(blocks + slabs).
+    pub(crate) fn for_each_free(&self, mut visit: impl FnMut(&Region, Range<usize>)) {
         for entry in self.store.entries() {
             for walked in Walk::new(&self.store, entry).flatten() {
                 if let Walked::Block(block, tag) = walked
                     && !tag.is_used()
                 {
-                    // Behind the links and before the footer there is nothing of ours.
-                    let links = 3 * WORD;
-                    entry.region().touch(block.addr() + links..block.addr() + tag.size() - WORD);
+                    // Between the links and the footer.
+                    let (start, end) = (block.addr() + 3 * WORD, block.addr() + tag.size() - WORD);
+                    visit(entry.region(), start..end);
                 }
             }
         }
@@ -297,7 +299,7 @@ impl Slabs {
                     && slab.is_empty()
                 {
                     let start = entry.map().pointer(slab.first()).addr();
-                    entry.region().touch(start..start + bytes);
+                    visit(entry.region(), start..start + bytes);
                 }
                 slab = slab.next();
             }
@@ -325,8 +327,13 @@ impl Slabs {
         for index in 0..self.classes.len() {
             let class = &mut self.classes[index];
             (class.peak, class.failures) = (0, 0);
-            while self.classes[index].slabs > self.classes[index].reserved_slabs() {
-                self.release(ClassId(to_u8(index)), self.classes[index].partial)?;
+            let mut slab = class.partial;
+            while !slab.is_none() {
+                let next = slab.next();
+                if !slab.is_reserved() {
+                    self.release(ClassId(to_u8(index)), slab)?;
+                }
+                slab = next;
             }
         }
         Ok(())
@@ -347,11 +354,6 @@ impl Slabs {
             self.link(class, slab);
         }
         Ok(())
-    }
-
-    fn free_own(&mut self, memory: *mut u8) {
-        let freed = self.store.free(memory, Owner::Pool);
-        debug_assert!(freed.is_ok(), "{freed:?}");
     }
 
     /// Puts a slab into its class's list of slabs with free slots.

@@ -184,8 +184,7 @@ impl Store {
     fn drop_map(&mut self, map: SlabMap) {
         let table = map.table();
         if !table.is_null() {
-            let freed = self.free(table, Owner::Pool);
-            debug_assert!(freed.is_ok());
+            self.free_own(table);
         }
     }
 
@@ -250,7 +249,11 @@ impl Store {
     /// The region an address lies in. O(regions).
     #[inline]
     pub(crate) fn region_of(&self, addr: usize) -> Option<&RegionEntry> {
-        self.entries().find(|entry| entry.region.contains(addr))
+        let first = self.first_region()?;
+        if first.region.contains(addr) {
+            return Some(first);
+        }
+        first.iter().skip(1).find(|entry| entry.region.contains(addr))
     }
 
     /// The region whose window a slot number is in. O(regions).
@@ -270,12 +273,26 @@ impl Store {
         self.heap.alloc(size, align, owner)
     }
 
-    /// Frees a heap block. Slots are not heap blocks: the caller has looked at the map.
+    /// Frees a caller's heap block; `accept` is called with its usable size once nothing can fail.
+    /// Slots are not heap blocks: the caller has looked at the map.
     #[inline]
-    pub(crate) fn free(&mut self, payload: *mut u8, owner: Owner) -> Result<usize, FreeError> {
+    pub(crate) fn free(
+        &mut self,
+        payload: *mut u8,
+        accept: impl FnOnce(usize),
+    ) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.heap.free(region.at(addr), &region, owner)
+        self.heap.free(region.at(addr), &region, Owner::Caller, accept)
+    }
+
+    /// Frees a block of the pool's own. If its tag is damaged it stays as it is, for `validate` to
+    /// find.
+    pub(crate) fn free_own(&mut self, payload: *mut u8) {
+        if let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) {
+            let freed = self.heap.free(payload, &region, Owner::Pool, |_| ());
+            debug_assert!(freed.is_ok(), "{freed:?}");
+        }
     }
 
     /// Resizes a heap block in place; see [`Heap::resize`].
@@ -316,7 +333,7 @@ impl Store {
             let region = unsafe { &*region };
             let mut walk = Walk::new(self, region).position();
             while let Some((live, behind)) = Walk::at(self, region, walk).next_live()? {
-                let freed = self.free(live.payload(), Owner::Caller);
+                let freed = self.free(live.payload(), |_| ());
                 let broken = Corruption { addr: live.addr(), kind: CorruptionKind::BlockTag };
                 freed.map_err(|_| broken)?;
                 walk = Some(behind);

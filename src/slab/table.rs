@@ -50,8 +50,7 @@ impl<T: Copy> Table<T> {
         // SAFETY: both hold `len` elements, and they are different blocks.
         unsafe { start.copy_from_nonoverlapping(self.start, self.len) };
         if self.capacity > 0 {
-            let freed = store.free(self.start.as_ptr().cast(), Owner::Pool);
-            debug_assert!(freed.is_ok());
+            store.free_own(self.start.as_ptr().cast());
         }
         (self.start, self.capacity) = (start, capacity);
         Ok(())
