@@ -7,6 +7,11 @@ use crate::flags::PoolFlags;
 /// Most size classes that one pool can have.
 pub const MAX_CLASSES: usize = 128;
 
+/// Most size classes that one [`PoolConfig`] can declare. Fewer on 32-bit targets, where a
+/// configuration may have to fit a small stack; [`Pool::add_size_class`](crate::Pool::add_size_class)
+/// adds the rest.
+pub const MAX_DECLARED: usize = if usize::BITS == 64 { MAX_CLASSES } else { 16 };
+
 /// Largest alignment that a pool can give every block.
 pub const MAX_ALIGNMENT: usize = 4096;
 
@@ -152,7 +157,7 @@ pub struct PoolConfig {
     pub(crate) key: u64,
     pub(crate) on_leak: Option<LeakFn>,
     pub(crate) preset: bool,
-    classes: [SizeClass; MAX_CLASSES],
+    classes: [SizeClass; MAX_DECLARED],
     class_count: usize,
 }
 
@@ -166,7 +171,7 @@ impl PoolConfig {
             key: 0,
             on_leak: None,
             preset: false,
-            classes: [SizeClass::new(0); MAX_CLASSES],
+            classes: [SizeClass::new(0); MAX_DECLARED],
             class_count: 0,
         }
     }
@@ -179,10 +184,11 @@ impl PoolConfig {
         self
     }
 
-    /// Adds a size class. One too many is reported when the pool is built.
+    /// Adds a size class, one of [`MAX_DECLARED`] at most: one too many is reported when the pool
+    /// is built.
     #[must_use]
     pub const fn size_class(mut self, class: SizeClass) -> Self {
-        if self.class_count < MAX_CLASSES {
+        if self.class_count < MAX_DECLARED {
             self.classes[self.class_count] = class;
         }
         self.class_count += 1;
@@ -277,7 +283,7 @@ mod tests {
 
     #[test]
     fn too_many_classes_are_remembered() {
-        let config = (0..=MAX_CLASSES)
+        let config = (0..=MAX_DECLARED)
             .fold(PoolConfig::new(), |config, _| config.size_class(SizeClass::new(64)));
         assert!(config.classes().is_none());
     }

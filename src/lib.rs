@@ -98,8 +98,8 @@ mod pool;
 mod std_adapter;
 
 pub use config::{
-    ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, MAX_CLASSES, PRESET_MAX, PoolConfig, SizeClass,
-    WatermarkFn,
+    ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, MAX_CLASSES, MAX_DECLARED, PRESET_MAX, PoolConfig,
+    SizeClass, WatermarkFn,
 };
 pub use error::{
     AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, FreeError, MapError,

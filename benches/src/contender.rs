@@ -130,6 +130,7 @@ impl Contender for Rlsf<'_> {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "all makers have one type")]
 fn rlsf(memory: &mut Memory) -> Option<Box<dyn Contender + '_>> {
     let mut tlsf = rlsf::Tlsf::new();
     tlsf.insert_free_block(memory);
@@ -247,6 +248,7 @@ impl Contender for Dlmalloc {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "all makers have one type")]
 fn dlmalloc(memory: &mut Memory) -> Option<Box<dyn Contender + '_>> {
     let all = NonNull::slice_from_raw_parts(NonNull::from(&mut *memory).cast(), memory.len());
     let segment = OneSegment(Cell::new(Some(all)));

@@ -11,7 +11,7 @@ use core::{
 use super::magazine::Magazine;
 use crate::{
     slab::{Class, Reciprocal},
-    units::{to_u32, to_usize},
+    units::{low_u32, to_u32, to_usize},
 };
 
 /// One class in one cache.
@@ -90,7 +90,7 @@ impl ClassCache {
         let len = self.len();
         // SAFETY: the type's invariant, and the magazine has room.
         unsafe { self.slots.get().add(len).write(number) };
-        self.len.store(to_u32(len + 1), Relaxed);
+        self.len.store(low_u32(len + 1), Relaxed);
     }
 
     /// Takes the last `n` slots or fewer.

@@ -6,7 +6,7 @@ use lock_api::RawMutex;
 use super::pool::Pool;
 use crate::{
     cache::Engine,
-    config::{ClassId, MAX_CLASSES},
+    config::ClassId,
     error::{Corruption, CorruptionKind},
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
@@ -17,7 +17,7 @@ use crate::{
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// Checks everything the pool keeps: block tags, lists, bitmaps, the slab map, descriptors,
     /// slot states, magazines in the depots, and all counters. Changes nothing. It may run while
-    /// other threads use their caches. O(blocks + slots), under the lock.
+    /// other threads use their caches. O(blocks + slots) for every 16 classes, under the lock.
     ///
     /// # Errors
     /// The first [`Corruption`] that it comes by, with its address.
@@ -43,8 +43,14 @@ impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
 /// What has been counted in all regions so far.
 struct Counted {
     heap: HeapCounters,
-    slabs: [SlabCount; MAX_CLASSES],
+    /// The first of the classes that this pass counts.
+    first_class: usize,
+    slabs: [SlabCount; CLASSES_PER_PASS],
 }
+
+/// Classes that one walk over the regions counts slabs of: more would want a larger stack than
+/// small firmware has.
+const CLASSES_PER_PASS: usize = 16;
 
 /// What has been counted of one class.
 #[derive(Clone, Copy, Default)]
@@ -57,22 +63,33 @@ struct SlabCount {
 
 pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
     let store = engine.store();
-    let mut counted =
-        Counted { heap: HeapCounters::default(), slabs: [SlabCount::default(); MAX_CLASSES] };
-    for entry in store.entries() {
-        check_region(engine, entry, &mut counted)?;
+    let classes = engine.slabs.classes().len();
+    for first_class in (0..classes.max(1)).step_by(CLASSES_PER_PASS) {
+        check_regions(engine, first_class)?;
     }
     let in_heap =
         |addr: usize| store.region_of(addr).is_some_and(|entry| !entry.map().is_slab(addr));
-    let listed = store.heap().validate_bins(in_heap)?;
-    if listed != counted.heap.free_blocks || counted.heap != store.heap().counters() {
+    if store.heap().validate_bins(in_heap)? != store.heap().counters().free_blocks {
         return Err(counter(store.heap()));
     }
-    for class in engine.class_ids() {
-        check_class(engine, class, &counted.slabs[class.index()])?;
-        check_depot(engine, class)?;
+    engine.class_ids().try_for_each(|class| check_depot(engine, class))
+}
+
+/// Checks every region, and the counters of the heap and of some classes.
+fn check_regions(engine: &Engine, first_class: usize) -> Result<(), Corruption> {
+    let mut counted = Counted {
+        heap: HeapCounters::default(),
+        first_class,
+        slabs: [SlabCount::default(); CLASSES_PER_PASS],
+    };
+    for entry in engine.store().entries() {
+        check_region(engine, entry, &mut counted)?;
     }
-    Ok(())
+    if counted.heap != engine.store().heap().counters() {
+        return Err(counter(engine.store().heap()));
+    }
+    let classes = engine.class_ids().skip(first_class);
+    classes.zip(&counted.slabs).try_for_each(|(class, count)| check_class(engine, class, count))
 }
 
 /// A counter of `owner` is wrong.
@@ -154,11 +171,13 @@ fn check_slabs(
     while at < end {
         let slab = slab_at(engine, entry, at)?;
         at += to_usize(slab.pieces()) * piece;
-        let count = &mut counted.slabs[usize::from(slab.class())];
-        count.slabs += 1;
-        count.free += slab.free();
-        count.with_free += u32::from(!slab.is_full());
-        count.empty += u32::from(slab.is_empty());
+        let class = usize::from(slab.class()).wrapping_sub(counted.first_class);
+        if let Some(count) = counted.slabs.get_mut(class) {
+            count.slabs += 1;
+            count.free += slab.free();
+            count.with_free += u32::from(!slab.is_full());
+            count.empty += u32::from(slab.is_empty());
+        }
     }
     if at == end { Ok(()) } else { Err(Corruption { addr: end, kind: CorruptionKind::Slab }) }
 }
