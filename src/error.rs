@@ -337,6 +337,8 @@ pub struct Corruption {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
+// A whole word: as a byte it would make the compiler pass results of the heap in pieces.
+#[repr(usize)]
 pub enum CorruptionKind {
     /// A heap block's tag does not match its checksum, or its size leads outside the region.
     BlockTag,

@@ -96,6 +96,12 @@ impl Engine {
         Ok(class)
     }
 
+    /// Takes back the class that was added last, before anybody used it.
+    pub(crate) fn forget_last_class(&mut self) {
+        self.depots.pop();
+        self.slabs.forget_last();
+    }
+
     /// Makes sure that the loaded magazine of a cache holds a slot. O(slots per magazine), or, if
     /// memory has run out, O(slots in the depots).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
@@ -110,8 +116,11 @@ impl Engine {
         }
         let slabs = &mut self.slabs;
         let filled = cache.fill_loaded(|room| slabs.take(class, SlotState::Cached, room))?;
+        if filled == 0 {
+            return Err(self.no_slot(class));
+        }
         self.after_take(class);
-        if filled > 0 { Ok(()) } else { Err(self.no_slot(class)) }
+        Ok(())
     }
 
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to

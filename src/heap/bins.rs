@@ -70,6 +70,14 @@ impl Shape {
 /// Scale of the region sizes at which rows get finer: a region of 4 KiB on a 32-bit target.
 const MIN_TABLE_SHARE: usize = WORD;
 
+/// A free block that was found to be in its bin's list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) block: Block,
+    pub(crate) size: usize,
+    bin: usize,
+}
+
 /// The lists of free blocks.
 ///
 /// Invariants: `heads` and `row_maps` point to `shape.bins()` and `shape.rows` elements in the
@@ -179,10 +187,9 @@ impl Bins {
         self.set_head(bin, block);
     }
 
-    /// Checks that a free block of `size` bytes and its neighbours in the list agree, and returns
-    /// its bin for [`remove`](Self::remove). O(1).
+    /// A free block of `size` bytes with its bin, if it and its neighbours in the list agree. O(1).
     #[inline]
-    pub(crate) fn check(&self, block: Block, size: usize) -> Result<usize, Corruption> {
+    pub(crate) fn listed(&self, block: Block, size: usize) -> Result<Listed, Corruption> {
         let bin = self.shape.bin(size);
         let (prev, next) = (block.prev(), block.next());
         let next_agrees = next.is_none() || (self.may_be_block(next) && next.prev() == block);
@@ -192,7 +199,7 @@ impl Bins {
             self.may_be_block(prev) && prev.next() == block
         };
         if next_agrees && prev_agrees {
-            Ok(bin)
+            Ok(Listed { block, size, bin })
         } else {
             Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks })
         }
@@ -204,9 +211,34 @@ impl Bins {
         link.addr().is_multiple_of(WORD) && self.span.contains(&link.addr())
     }
 
-    /// Takes a free block that [`check`](Self::check) found in `bin` out of it. O(1).
+    /// Puts a free block of `size` bytes in the place of another: if both belong in one bin, with
+    /// its links. The usual case when a large block is cut or grown a little. O(1).
     #[inline]
-    pub(crate) fn remove(&mut self, block: Block, bin: usize) {
+    pub(crate) fn replace(&mut self, old: Listed, block: Block, size: usize) {
+        if self.shape.bin(size) != old.bin {
+            self.remove(old);
+            self.insert(block, size);
+            return;
+        }
+        if block == old.block {
+            return;
+        }
+        let (prev, next) = (old.block.prev(), old.block.next());
+        block.set_prev(prev);
+        block.set_next(next);
+        if !next.is_none() {
+            next.set_prev(block);
+        }
+        if prev.is_none() {
+            self.set_head(old.bin, block);
+        } else {
+            prev.set_next(block);
+        }
+    }
+
+    /// Takes a free block out of its bin. O(1).
+    #[inline]
+    pub(crate) fn remove(&mut self, Listed { block, bin, .. }: Listed) {
         let (prev, next) = (block.prev(), block.next());
         if !next.is_none() {
             next.set_prev(prev);
@@ -273,7 +305,7 @@ impl Bins {
         Ok(best)
     }
 
-    /// Good fit: the best among a bounded number of blocks of the request's own bin, or else of
+    /// Good fit: the best among the first few blocks of the request's own bin, or else the first of
     /// the next larger bin that has any. O(1), failure included.
     #[inline]
     pub(crate) fn find(
@@ -282,15 +314,17 @@ impl Bins {
         codec: TagCodec,
     ) -> Result<Option<(Block, Tag)>, Corruption> {
         let own = self.shape.bin(size);
-        let Some(bin) = self.first_from(own) else { return Ok(None) };
-        let mut fit = |_, tag: Tag| tag.size().checked_sub(size);
-        if let Some(found) = self.best_in(bin, codec, &mut fit)? {
-            return Ok(Some(found));
+        let Some(mut bin) = self.first_from(own) else { return Ok(None) };
+        if bin == own {
+            let mut fit = |_, tag: Tag| tag.size().checked_sub(size);
+            if let Some(found) = self.best_in(own, codec, &mut fit)? {
+                return Ok(Some(found));
+            }
+            let Some(larger) = self.first_from(own + 1) else { return Ok(None) };
+            bin = larger;
         }
-        match self.first_from(bin + 1) {
-            Some(larger) => self.best_in(larger, codec, &mut fit),
-            None => Ok(None),
-        }
+        let block = self.head(bin);
+        free_tag(block, codec).map(|tag| Some((block, tag)))
     }
 
     /// Like [`find`](Self::find) for requests that not every block of `min` bytes can serve: looks

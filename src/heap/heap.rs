@@ -18,7 +18,7 @@
 //! Every operation is O(1); the caller holds the pool's lock.
 
 use super::{
-    bins::{Bins, Shape},
+    bins::{Bins, Listed, Shape},
     block::{Block, Tag, TagCodec},
 };
 use crate::{
@@ -231,21 +231,21 @@ impl Heap {
         owner: Owner,
     ) -> Result<*mut u8, Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
-        let bin = self.bins.check(block, tag.size())?;
-        self.take_free(block, tag.size(), bin);
+        let free = self.bins.listed(block, tag.size())?;
         let used = block.above(cut.gap);
         let room = tag.size() - cut.gap;
-        let rest = room - cut.need;
-        let size = if rest >= self.min_block() { cut.need } else { room };
-        let internal = owner == Owner::Pool;
-        used.set_tag(
-            self.codec,
-            Tag::used(size).with_internal(internal).with_prev_free(cut.gap > 0),
-        );
+        let size = if room - cut.need >= self.min_block() { cut.need } else { room };
+        let used_tag = Tag::used(size).with_internal(owner == Owner::Pool);
+        used.set_tag(self.codec, used_tag);
         if cut.gap > 0 {
-            self.put_free(block, cut.gap, used, Tag::used(size).with_internal(internal));
+            self.change_free(free, block, used, used_tag);
+            self.close(used, size, room, above, above_tag);
+        } else if size < room {
+            self.change_free(free, used.above(size), above, above_tag);
+        } else {
+            self.take_free(free);
+            above.set_tag(self.codec, above_tag.with_prev_free(false));
         }
-        self.close(used, size, room, above, above_tag);
         self.count_in(size, owner);
         Ok(used.payload())
     }
@@ -307,27 +307,26 @@ impl Heap {
     ) -> Result<(), Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
         let prev = if tag.prev_is_free() { Some(self.free_below(block, region)?) } else { None };
-        let prev_bin = prev.map(|(below, size)| self.bins.check(below, size)).transpose()?;
-        let next = (!above_tag.is_used()).then_some((above, above_tag));
-        let end = next.map(|(next, next_tag)| self.above(next, next_tag)).transpose()?;
-        let next_bin = next.map(|(next, tag)| self.bins.check(next, tag.size())).transpose()?;
+        let (mut next, mut end) = (None, None);
+        if !above_tag.is_used() {
+            end = Some(self.above(above, above_tag)?);
+            next = Some(self.bins.listed(above, above_tag.size())?);
+        }
 
         accept();
         // From here on nothing can fail. The tag is rewritten even if the block below swallows
         // it, so that a second free of this pointer finds a block that is not live.
         block.set_tag(self.codec, Tag::free(tag.size()).with_prev_free(tag.prev_is_free()));
-        let (mut start, mut size) = (block, tag.size());
-        if let (Some((next, next_tag)), Some(bin)) = (next, next_bin) {
-            self.take_free(next, next_tag.size(), bin);
-            size += next_tag.size();
-        }
-        if let (Some((below, below_size)), Some(bin)) = (prev, prev_bin) {
-            self.take_free(below, below_size, bin);
-            start = below;
-            size += below_size;
-        }
         let (end, end_tag) = end.unwrap_or((above, above_tag));
-        self.put_free(start, size, end, end_tag);
+        match (prev, next) {
+            (None, None) => self.put_free(block, tag.size(), end, end_tag),
+            (None, Some(next)) => self.change_free(next, block, end, end_tag),
+            (Some(prev), None) => self.change_free(prev, prev.block, end, end_tag),
+            (Some(prev), Some(next)) => {
+                self.take_free(next);
+                self.change_free(prev, prev.block, end, end_tag);
+            }
+        }
         Ok(())
     }
 
@@ -341,9 +340,9 @@ impl Heap {
         }
     }
 
-    /// The free block below one whose tag says there is one, verified; and its size.
+    /// The free block below one whose tag says there is one, verified.
     #[inline]
-    fn free_below(&self, block: Block, region: &Region) -> Result<(Block, usize), Corruption> {
+    fn free_below(&self, block: Block, region: &Region) -> Result<Listed, Corruption> {
         let size = block.footer_below();
         let broken = |kind| Corruption { addr: block.addr() - WORD, kind };
         if size > block.addr() - region.start() || size & (self.granule.bytes() - 1) != 0 {
@@ -351,7 +350,7 @@ impl Heap {
         }
         let below = block.below(size);
         match below.tag(self.codec) {
-            Some(tag) if !tag.is_used() && tag.size() == size => Ok((below, size)),
+            Some(tag) if !tag.is_used() && tag.size() == size => self.bins.listed(below, size),
             _ => Err(broken(CorruptionKind::BlockNeighbour)),
         }
     }
@@ -401,15 +400,15 @@ impl Heap {
         if !tag.prev_is_free() {
             return Ok(None);
         }
-        let (below, below_size) = self.free_below(block, region)?;
+        let free = self.free_below(block, region)?;
+        let below = free.block;
         let (above, above_tag) = self.above(block, tag)?;
-        let room = below_size + tag.size() + if above_tag.is_used() { 0 } else { above_tag.size() };
+        let room = free.size + tag.size() + if above_tag.is_used() { 0 } else { above_tag.size() };
         if need > room || below.payload().addr() & (align - 1) != 0 {
             return Ok(None);
         }
-        let below_bin = self.bins.check(below, below_size)?;
         let (end, end_tag) = self.absorb(above, above_tag)?;
-        self.take_free(below, below_size, below_bin);
+        self.take_free(free);
         // Nobody may free the old start: its tag might survive the move.
         block.set_tag(self.codec, Tag::free(tag.size()));
         let kept = (tag.size() - WORD).min(new_size);
@@ -431,8 +430,8 @@ impl Heap {
             return Ok((above, above_tag));
         }
         let end = self.above(above, above_tag)?;
-        let bin = self.bins.check(above, above_tag.size())?;
-        self.take_free(above, above_tag.size(), bin);
+        let free = self.bins.listed(above, above_tag.size())?;
+        self.take_free(free);
         Ok(end)
     }
 
@@ -462,9 +461,9 @@ impl Heap {
         let Some((block, tag)) = found else { return Ok(None) };
         let Some(start) = place(block, tag) else { return Ok(None) };
         let (end, end_tag) = self.above(block, tag)?;
-        let bin = self.bins.check(block, tag.size())?;
+        let free = self.bins.listed(block, tag.size())?;
 
-        self.take_free(block, tag.size(), bin);
+        self.take_free(free);
         let fence = block.with_addr(start - WORD);
         if fence.addr() >= block.addr() {
             fence.set_tag(self.codec, Tag::slab_fence());
@@ -578,10 +577,21 @@ impl Heap {
 
     /// Takes a free block out of its bin.
     #[inline]
-    fn take_free(&mut self, block: Block, size: usize, bin: usize) {
-        self.bins.remove(block, bin);
-        self.counters.free_bytes -= size;
+    fn take_free(&mut self, free: Listed) {
+        self.bins.remove(free);
+        self.counters.free_bytes -= free.size;
         self.counters.free_blocks -= 1;
+    }
+
+    /// Makes `[block, above)` free in the place of `old`, a part or a whole of which it is.
+    #[inline]
+    fn change_free(&mut self, old: Listed, block: Block, above: Block, above_tag: Tag) {
+        let size = above.addr() - block.addr();
+        self.bins.replace(old, block, size);
+        block.set_tag(self.codec, Tag::free(size));
+        block.set_footer(size);
+        above.set_tag(self.codec, above_tag.with_prev_free(true));
+        self.counters.free_bytes = self.counters.free_bytes + size - old.size;
     }
 
     #[inline]

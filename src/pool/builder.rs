@@ -1,6 +1,6 @@
 //! Building a pool: its configuration, call by call, then its memory.
 
-use core::{marker::PhantomData, mem::MaybeUninit};
+use core::{fmt, marker::PhantomData, mem::MaybeUninit};
 
 use lock_api::RawMutex;
 
@@ -27,11 +27,23 @@ use crate::{
 /// assert_eq!(pool.class_stats(pool.class_of(2000)?).unwrap().free, 100usize.next_multiple_of(8));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build` or `map`"]
 pub struct PoolBuilder<L> {
     config: PoolConfig,
     lock: PhantomData<fn() -> L>,
+}
+
+// Derived, these would ask the same of the lock.
+impl<L> Clone for PoolBuilder<L> {
+    fn clone(&self) -> Self {
+        Self { config: self.config.clone(), lock: PhantomData }
+    }
+}
+
+impl<L> fmt::Debug for PoolBuilder<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder").field("config", &self.config).finish()
+    }
 }
 
 impl<L: RawMutex> PoolBuilder<L> {

@@ -83,10 +83,12 @@ impl<'p, T, L: RawMutex> ObjectPool<'p, T, L> {
         class: SizeClass,
     ) -> Result<Self, ConfigError> {
         let layout = Layout::new::<T>().pad_to_align();
-        let class = pool.add_size_class(SizeClass { size: layout.size().max(1), ..class })?;
-        let guarded = pool.inner.lock();
-        let slots = guarded.engine.slabs.class(class);
+        let mut guarded = pool.inner.lock();
+        let engine = &mut guarded.engine;
+        let class = engine.add_class(&SizeClass { size: layout.size().max(1), ..class })?;
+        let slots = engine.slabs.class(class);
         if slots.is_none_or(|entry| entry.shape.align < layout.align()) {
+            engine.forget_last_class();
             return Err(ConfigError::BadAlignment { alignment: layout.align() });
         }
         drop(guarded);

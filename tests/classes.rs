@@ -1,0 +1,402 @@
+//! Size classes: reserves, limits, watermarks, classes added while caches exist, and as many as
+//! there can be.
+
+mod common;
+
+use std::{cell::Cell, ptr::NonNull};
+
+use common::{
+    Handle, LOCKS, Memory, Model, Op, Rng, Session, Setup, bytes, fill, free_all,
+    setup::{ALIGNMENTS, CLASS_SETS},
+};
+use libmempool::{
+    AllocError, ClassId, ConfigError, FreeError, MAX_CLASSES, NoLock, Pool, PoolBuilder, SizeClass,
+};
+
+fn builder() -> PoolBuilder<NoLock> {
+    Pool::<NoLock>::builder()
+}
+
+/// Every slot of a class that a handle can get.
+fn drain(handle: &mut impl Handle, class: ClassId) -> (Vec<NonNull<u8>>, AllocError) {
+    let mut slots = Vec::new();
+    loop {
+        match handle.alloc_fixed(class) {
+            Ok(slot) => slots.push(slot),
+            Err(error) => return (slots, error),
+        }
+    }
+}
+
+#[test]
+fn a_reserve_survives_when_others_eat_all_memory() {
+    for magazine in [0, 1, 16, 128] {
+        let mut memory = Memory::new(1 << 20);
+        let pool = builder()
+            .magazine(magazine)
+            .size_class(SizeClass::new(2048).reserve(100))
+            .size_class(SizeClass::new(512))
+            .build(memory.region())
+            .unwrap();
+        let (reserved, greedy) = (ClassId::new(0), ClassId::new(1));
+        for round in 0..3 {
+            let (eaten, _) = drain(&mut &pool, greedy);
+            let blocks = fill(&mut &pool, 1 + round * 700);
+            let (slots, error) = drain(&mut &pool, reserved);
+            assert!(slots.len() >= 100, "{} of 100 with magazines of {magazine}", slots.len());
+            assert!(matches!(error, AllocError::OutOfMemory { requested: 2048, .. }), "{error}");
+            free_all(&mut &pool, slots.into_iter().chain(eaten).chain(blocks));
+            pool.validate().unwrap();
+        }
+        assert_eq!(pool.stats().live_objects, 0);
+    }
+}
+
+/// Slots of a reserve that were freed elsewhere count for the reserve again.
+#[test]
+fn a_reserve_is_whole_again_after_its_slots_were_used() {
+    let mut memory = Memory::new(1 << 20);
+    let pool = builder()
+        .size_class(SizeClass::new(2048).reserve(64))
+        .size_class(SizeClass::new(512))
+        .build(memory.region())
+        .unwrap();
+    let (reserved, greedy) = (ClassId::new(0), ClassId::new(1));
+    let (mut a, mut b) = (pool.local_cache(), pool.local_cache());
+    for _ in 0..5 {
+        let slots: Vec<_> = (0..64).map(|_| a.alloc_fixed(reserved).unwrap()).collect();
+        free_all(&mut b, slots);
+        (a.flush(), b.flush());
+        let (eaten, _) = drain(&mut &pool, greedy);
+        let blocks = fill(&mut &pool, 3000);
+        let slots: Vec<_> =
+            (0..64).map(|_| b.alloc_fixed(reserved).expect("it is reserved")).collect();
+        free_all(&mut a, slots.into_iter().chain(eaten).chain(blocks));
+        (a.flush(), b.flush());
+    }
+}
+
+#[test]
+fn reserves_that_do_not_fit_change_nothing() {
+    let mut memory = Memory::new(256 << 10);
+    let pool = builder().size_class(SizeClass::new(64)).build(memory.region()).unwrap();
+    let before = pool.stats();
+    for _ in 0..MAX_CLASSES {
+        let error = pool.add_size_class(SizeClass::new(1024).reserve(1000)).unwrap_err();
+        let ConfigError::ReserveTooLarge { reserve: 1000, available } = error else {
+            panic!("{error}");
+        };
+        assert!((100..256).contains(&available), "{available}");
+    }
+    let mut after = pool.stats();
+    // Its tables may have grown for the attempt.
+    assert!(after.metadata_bytes - before.metadata_bytes < 4096);
+    (after.metadata_bytes, after.free_bytes, after.free_blocks, after.largest_free) =
+        (before.metadata_bytes, before.free_bytes, before.free_blocks, before.largest_free);
+    assert_eq!(after, before);
+    assert_eq!(pool.class_of(100), Err(AllocError::UnknownClass));
+    pool.validate().unwrap();
+}
+
+#[test]
+fn bad_classes_are_refused() {
+    let mut memory = Memory::new(256 << 10);
+    let pool = builder().build(memory.region()).unwrap();
+    let bad_size = |size| (SizeClass::new(size), ConfigError::BadClassSize { size });
+    let limits = ConfigError::LimitBelowReserve;
+    for (class, expected) in [
+        bad_size(0),
+        bad_size((512 << 10) + 1),
+        bad_size(usize::MAX),
+        bad_size(isize::MAX.unsigned_abs()),
+        (SizeClass::new(64).limit(0), limits),
+        (SizeClass::new(64).reserve(2).limit(1), limits),
+    ] {
+        assert_eq!(pool.add_size_class(class), Err(expected));
+    }
+    assert_eq!(pool.classes().count(), 0);
+    pool.validate().unwrap();
+}
+
+#[test]
+fn a_limit_is_reached_exactly() {
+    for limit in [1, 2, 3, 7, 8, 9, 63, 64, 65, 200] {
+        for magazine in [None, Some(0), Some(1), Some(100)] {
+            let mut memory = Memory::new(1 << 20);
+            let mut builder = builder().size_class(SizeClass::new(256).limit(limit));
+            if let Some(slots) = magazine {
+                builder = builder.magazine(slots);
+            }
+            let pool = builder.build(memory.region()).unwrap();
+            for _ in 0..3 {
+                let mut cache = pool.local_cache();
+                for handle in [&mut &pool as &mut dyn Handle, &mut cache] {
+                    check_limit(&pool, handle, limit);
+                    pool.defragment();
+                    handle.flush();
+                }
+            }
+        }
+    }
+}
+
+fn check_limit(pool: &Pool<'_, NoLock>, mut handle: &mut dyn Handle, limit: usize) {
+    let class = ClassId::new(0);
+    let (slots, error) = drain(&mut handle, class);
+    assert_eq!((slots.len(), error), (limit, AllocError::ClassLimit { class }));
+    let stats = pool.class_stats(class).unwrap();
+    assert_eq!((stats.live, stats.peak, stats.limit), (limit, limit, limit));
+    // The general path is not bound by it: the heap serves what the class may not.
+    let block = handle.alloc(bytes(256)).unwrap();
+    handle.free(block).unwrap();
+    free_all(&mut handle, slots);
+}
+
+/// With several caches the limit holds for all together, and nobody gets more.
+#[test]
+fn a_limit_holds_across_caches() {
+    let mut memory = Memory::new(1 << 20);
+    let pool = builder().size_class(SizeClass::new(256).limit(100)).build(memory.region()).unwrap();
+    let class = ClassId::new(0);
+    let mut caches: Vec<_> = (0..4).map(|_| pool.local_cache()).collect();
+    let mut rng = Rng::new(4);
+    let mut live = Vec::new();
+    for _ in 0..20_000 {
+        let cache = &mut caches[rng.below(4)];
+        if rng.below(5) < 3 {
+            match cache.alloc_fixed(class) {
+                Ok(slot) => live.push(slot),
+                Err(error) => assert_eq!(error, AllocError::ClassLimit { class }),
+            }
+        } else if !live.is_empty() {
+            let slot = live.swap_remove(rng.below(live.len()));
+            Handle::free(cache, slot).unwrap();
+        }
+        let stats = pool.class_stats(class).unwrap();
+        assert_eq!(stats.live, live.len());
+        assert!(stats.live + stats.cached <= 100);
+    }
+    caches.clear();
+    let (rest, _) = drain(&mut &pool, class);
+    assert_eq!(live.len() + rest.len(), 100);
+}
+
+thread_local! {
+    static LOW: Cell<(usize, usize)> = const { Cell::new((0, usize::MAX)) };
+}
+
+fn note_low(class: ClassId, left: usize) {
+    assert_eq!(class, ClassId::new(0));
+    LOW.set((LOW.get().0 + 1, left));
+}
+
+#[test]
+fn the_watermark_callback_tells_how_many_are_left() {
+    LOW.set((0, usize::MAX));
+    let mut memory = Memory::new(1 << 20);
+    let class = SizeClass::new(256).reserve(64).limit(64).low_watermark(10, note_low);
+    let pool = builder().magazine(0).size_class(class).build(memory.region()).unwrap();
+    let class = ClassId::new(0);
+    let slots: Vec<_> = (0..54).map(|_| pool.alloc_fixed(class).unwrap()).collect();
+    assert_eq!(LOW.get().0, 0, "ten are left");
+    for left in (0..10).rev() {
+        let _ = pool.alloc_fixed(class).unwrap();
+        assert_eq!(LOW.get(), (10 - left, left));
+    }
+    pool.alloc_fixed(class).unwrap_err();
+    assert_eq!(LOW.get().0, 10, "a failure takes nothing");
+    free_all(&mut &pool, slots);
+    let _ = pool.alloc_fixed(class).unwrap();
+    assert_eq!(LOW.get().0, 10, "plenty are left again");
+}
+
+/// A callback runs without the lock: any call works in it.
+#[test]
+fn a_watermark_callback_may_call_the_pool() {
+    static POOL: Pool<'static, parking_lot::RawMutex> = Pool::empty();
+    fn call_back(class: ClassId, left: usize) {
+        assert!(left < 30);
+        assert!(POOL.class_stats(class).is_some());
+        POOL.validate().unwrap();
+        let block = POOL.alloc(bytes(3000)).unwrap();
+        Handle::free(&mut &POOL, block).unwrap();
+        LOW.set((LOW.get().0 + 1, left));
+    }
+    LOW.set((0, 0));
+    let memory = vec![std::mem::MaybeUninit::uninit(); 256 << 10].leak();
+    POOL.init(memory).unwrap();
+    let class = SizeClass::new(64).reserve(40).limit(40).low_watermark(30, call_back);
+    let class = POOL.add_size_class(class).unwrap();
+    let mut cache = POOL.local_cache();
+    let slots: Vec<_> = (0..40).map(|_| cache.alloc_fixed(class).unwrap()).collect();
+    assert!(LOW.get().0 > 0);
+    free_all(&mut cache, slots);
+}
+
+#[test]
+fn caches_learn_of_classes_that_are_added() {
+    let mut memory = Memory::new(4 << 20);
+    let pool = builder().size_class(SizeClass::new(100)).build(memory.region()).unwrap();
+    let mut caches: Vec<_> = (0..3).map(|_| pool.local_cache()).collect();
+    let mut live = Vec::new();
+    let mut rng = Rng::new(6);
+    for number in 1..40u8 {
+        for cache in &mut caches {
+            live.extend((0..5).map(|_| {
+                let class = ClassId::new(u8::try_from(rng.below(usize::from(number))).unwrap());
+                (class, cache.alloc_fixed(class).unwrap())
+            }));
+        }
+        let added = pool.add_size_class(SizeClass::new(100 + usize::from(number) * 16)).unwrap();
+        assert_eq!(added, ClassId::new(number));
+        for cache in &mut caches {
+            // Allocated before, freed after; and the new class at once.
+            let (class, slot) = live.swap_remove(rng.below(live.len()));
+            Handle::free_fixed(cache, class, slot).unwrap();
+            live.push((added, cache.alloc_fixed(added).unwrap()));
+        }
+        pool.validate().unwrap();
+        assert_eq!(pool.stats().live_objects, live.len());
+    }
+    for (class, slot) in live {
+        Handle::free_fixed(&mut caches[rng.below(3)], class, slot).unwrap();
+    }
+    drop(caches);
+    pool.defragment();
+    let stats = pool.stats();
+    assert_eq!((stats.live_objects, stats.cached_objects, stats.slab_bytes), (0, 0, 0), "{stats}");
+}
+
+#[test]
+fn as_many_classes_as_there_can_be() {
+    let mut memory = Memory::new(16 << 20);
+    let pool = builder().build(memory.region()).unwrap();
+    let mut cache = pool.local_cache();
+    let mut slots = Vec::new();
+    for number in 0..MAX_CLASSES {
+        // In no order, so that links between sizes are put in everywhere.
+        let size = 16 + (number * 53 % MAX_CLASSES) * 40;
+        let class = pool.add_size_class(SizeClass::new(size)).unwrap();
+        assert_eq!(usize::from(class.number()), number);
+        slots.push((class, cache.alloc_fixed(class).unwrap(), size));
+    }
+    let refused = pool.add_size_class(SizeClass::new(99));
+    assert_eq!(refused, Err(ConfigError::TooManyClasses));
+    for &(class, slot, size) in &slots {
+        assert!(pool.usable_size(slot).unwrap() >= size);
+        assert_eq!(pool.class_of(size), Ok(class));
+    }
+    pool.validate().unwrap();
+    for (class, slot, _) in slots {
+        let other = ClassId::new((class.number() + 1) % 128);
+        let addr = slot.addr().get();
+        let refused = Handle::free_fixed(&mut cache, other, slot);
+        assert_eq!(refused, Err(FreeError::WrongClass { addr, actual: Some(class) }));
+        Handle::free_fixed(&mut cache, class, slot).unwrap();
+    }
+    let too_many = (0..=MAX_CLASSES).fold(builder(), |b, _| b.size_class(SizeClass::new(64)));
+    let mut memory = Memory::new(1 << 20);
+    assert_eq!(too_many.build(memory.region()).unwrap_err(), ConfigError::TooManyClasses);
+}
+
+/// `class_of` names the smallest class that is large enough, whatever was added in what order.
+#[test]
+fn class_of_is_the_smallest_that_fits() {
+    let mut rng = Rng::new(8);
+    for _ in 0..30 {
+        let mut memory = Memory::new(8 << 20);
+        let pool = builder().build(memory.region()).unwrap();
+        for _ in 0..=rng.below(20) {
+            pool.add_size_class(SizeClass::new(1 + rng.below(6000))).unwrap();
+        }
+        let sizes: Vec<_> = pool.classes().map(|c| pool.class_stats(c).unwrap().size).collect();
+        for size in 1..6100 {
+            let best = sizes.iter().filter(|&&class| class >= size).min();
+            let found = pool.class_of(size).map(|c| pool.class_stats(c).unwrap().size);
+            assert_eq!(found.as_ref().ok(), best, "{size} among {sizes:?}");
+        }
+        assert_eq!(pool.class_of(0), Err(AllocError::UnknownClass));
+    }
+}
+
+/// Slots of every size a class can have are disjoint, aligned, and all found by their pointers.
+#[test]
+fn classes_of_every_size() {
+    let sizes = (1..300).step_by(7).chain([1500, 1536, 2048, 4096, 9000, 65_000, 512 << 10]);
+    for size in sizes {
+        for coloured in [false, true] {
+            for &alignment in &ALIGNMENTS[..] {
+                check_class_size(size, coloured, alignment);
+            }
+        }
+    }
+}
+
+fn check_class_size(size: usize, coloured: bool, alignment: usize) {
+    let mut memory = Memory::new(4 << 20);
+    let region = memory.region();
+    let range = region.as_ptr_range();
+    let range = range.start.addr()..range.end.addr();
+    let class = SizeClass::new(size);
+    let class = if coloured { class.coloured() } else { class };
+    let built = builder().alignment(alignment).size_class(class).build(region);
+    let pool = built.unwrap_or_else(|error| panic!("{size}, {alignment}: {error}"));
+    let setup = Setup { alignment, ..Setup::plain(4 << 20) };
+    let mut model = Model::new(&[range], alignment);
+    let mut session = Session::new(&pool, &setup, &mut model);
+    for i in 0..70u16 {
+        session.apply(Op::AllocFixed { via: i, class: 0 });
+        if i % 3 == 0 {
+            session.apply(Op::FreeFixed { via: i / 2, which: i });
+        }
+    }
+    session.model.check_all(&pool);
+    session.free_everything();
+}
+
+/// The preset table is there in pools of every size, and wastes what it says at most.
+#[test]
+fn preset_classes_round_up_by_an_eighth() {
+    let mut memory = Memory::new(64 << 20);
+    let pool = builder().preset_classes().build(memory.region()).unwrap();
+    assert_eq!(pool.classes().count(), 72);
+    for size in 1..=libmempool::PRESET_MAX {
+        let class = pool.class_stats(pool.class_of(size).unwrap()).unwrap();
+        assert!(class.size - size <= (size / 8).max(15), "{size} in {}", class.size);
+    }
+    for kib in [2, 4, 8, 16, 32, 64, 100, 1000, 10_000] {
+        let mut memory = Memory::new(kib << 10);
+        let built = builder().preset_classes().build(memory.region());
+        let pool = built.unwrap_or_else(|error| panic!("{kib} KiB: {error}"));
+        let block = pool.alloc(bytes(100)).unwrap();
+        Handle::free(&mut &pool, block).unwrap();
+        pool.validate().unwrap();
+    }
+}
+
+/// Every lock and class set starts out with what it was told, and nothing live.
+#[test]
+fn fresh_pools_have_empty_statistics() {
+    use std::ops::Range;
+    struct Fresh;
+    impl common::Suite for Fresh {
+        fn run<L: lock_api::RawMutex, P: libmempool::PageSource>(
+            &mut self,
+            pool: Pool<'_, L, P>,
+            _: &Setup,
+            regions: &[Range<usize>],
+        ) {
+            let stats = pool.stats();
+            assert_eq!(stats.region_bytes, regions.iter().map(ExactSizeIterator::len).sum());
+            assert_eq!((stats.live_objects, stats.live_bytes, stats.peak_bytes), (0, 0, 0));
+            assert_eq!((stats.failures, stats.bad_frees, stats.caches), (0, 0, 0));
+            assert_eq!(stats.fragmentation_percent(), 0);
+            assert!(pool.destroy().is_clean());
+        }
+    }
+    for &lock in LOCKS {
+        for &classes in CLASS_SETS {
+            Setup { lock, classes, ..Setup::plain(256 << 10) }.run(&mut Fresh).unwrap();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the integration tests share: memory to build pools in, configurations to build them with,
+//! handles to drive them through, and the model that every operation is compared with.
+#![allow(dead_code, reason = "each test crate uses its own part of this module")]
+#![allow(unused_imports, reason = "as above")]
+
+pub mod bench;
+pub mod handle;
+pub mod memory;
+pub mod model;
+pub mod ops;
+pub mod rng;
+pub mod setup;
+pub mod stamp;
+
+pub use bench::{Bench, Way};
+pub use handle::Handle;
+pub use memory::{Faults, FaultySource, Memory, StaticMemory};
+pub use model::Model;
+pub use ops::{Op, Session, run_ops};
+pub use rng::Rng;
+pub use setup::{Classes, LOCKS, LockKind, LockSuite, Setup, Source, Suite, for_each_sync_lock};
+
+use std::{alloc::Layout, mem::MaybeUninit, ptr::NonNull};
+
+use libmempool::Pool;
+use lock_api::RawMutex;
+
+/// A layout; sizes and alignments in tests are valid ones.
+pub fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).expect("a valid layout")
+}
+
+/// Bytes aligned to one.
+pub fn bytes(size: usize) -> Layout {
+    layout(size, 1)
+}
+
+/// Allocates slots of a size through a handle until it refuses.
+pub fn fill(handle: &mut impl Handle, size: usize) -> Vec<NonNull<u8>> {
+    std::iter::from_fn(|| handle.alloc(bytes(size)).ok()).collect()
+}
+
+/// Frees all of these through a handle.
+pub fn free_all(handle: &mut impl Handle, pointers: impl IntoIterator<Item = NonNull<u8>>) {
+    for pointer in pointers {
+        handle.free(pointer).expect("a live block can be freed");
+    }
+}
+
+/// A pointer that may go to another thread: packets do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Packet(pub NonNull<u8>);
+
+// SAFETY: whoever holds the packet is the only one who touches its memory.
+unsafe impl Send for Packet {}

@@ -1,0 +1,416 @@
+//! Random operations, and the session that applies them to a pool and its model at once.
+
+use std::{alloc::Layout, ptr::NonNull};
+
+use libmempool::{
+    AllocError, ClassId, FreeError, PageSource, Pool, PoolFlags, PoolStats, ReallocError,
+};
+use lock_api::RawMutex;
+
+use super::{Handle, Model, Setup, layout, model::Live, stamp};
+
+/// One step of a random run. Numbers are reduced to what there is when it is applied.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Alloc { via: u16, size: u16, align_log2: u16 },
+    AllocZeroed { via: u16, size: u16 },
+    AllocFixed { via: u16, class: u16 },
+    AllocBulk { via: u16, class: u16, count: u16 },
+    Free { via: u16, which: u16 },
+    FreeFixed { via: u16, which: u16 },
+    FreeBulk { via: u16, which: u16 },
+    Realloc { via: u16, which: u16, size: u16 },
+    DoubleFree { via: u16, which: u16 },
+    FreeInterior { via: u16, which: u16, offset: u16 },
+    FreeForeign { via: u16, offset: u16 },
+    FreeWrongClass { via: u16, which: u16, class: u16 },
+    Flush { via: u16 },
+    Renew { via: u16 },
+    Defragment,
+    WarmUp,
+    Reset,
+}
+
+impl Op {
+    /// The operation that four random numbers stand for; all of them stand for one.
+    pub fn decode([kind, via, a, b]: [u16; 4]) -> Self {
+        match kind % 64 {
+            0..14 => Self::Alloc { via, size: a, align_log2: b },
+            14..16 => Self::AllocZeroed { via, size: a },
+            16..26 => Self::AllocFixed { via, class: a },
+            26..28 => Self::AllocBulk { via, class: a, count: b },
+            28..42 => Self::Free { via, which: a },
+            42..48 => Self::FreeFixed { via, which: a },
+            48..50 => Self::FreeBulk { via, which: a },
+            50..55 => Self::Realloc { via, which: a, size: b },
+            55 | 56 => Self::DoubleFree { via, which: a },
+            57 => Self::FreeInterior { via, which: a, offset: b },
+            58 => Self::FreeForeign { via, offset: a },
+            59 => Self::FreeWrongClass { via, which: a, class: b },
+            60 => Self::Flush { via },
+            61 => Self::Renew { via },
+            62 if a % 4 == 0 => Self::WarmUp,
+            62 => Self::Defragment,
+            _ if a % 4 == 0 => Self::Reset,
+            _ => Self::Free { via, which: a },
+        }
+    }
+}
+
+/// Local caches beside the pool itself.
+const CACHES: usize = 3;
+
+/// Applies operations to a pool and its model until everything has been freed, and checks that the
+/// pool is then as it was in the beginning. `every_step`: checks everything after each step.
+pub fn run_ops<L: RawMutex, P: PageSource>(
+    pool: &mut Pool<'_, L, P>,
+    setup: &Setup,
+    model: &mut Model,
+    ops: impl IntoIterator<Item = Op>,
+    every_step: bool,
+) {
+    pool.defragment();
+    let start = pool.stats();
+    let mut ops = ops.into_iter();
+    while run_to_reset(pool, setup, model, &mut ops, every_step) {
+        pool.reset().expect("a valid pool can be reset");
+        model.clear();
+        check_like_new(pool, model, &start);
+    }
+    check_like_new(pool, model, &start);
+}
+
+/// Runs up to the next reset (`true`) or to the end, where it frees everything.
+fn run_to_reset<L: RawMutex, P: PageSource>(
+    pool: &Pool<'_, L, P>,
+    setup: &Setup,
+    model: &mut Model,
+    ops: &mut impl Iterator<Item = Op>,
+    every_step: bool,
+) -> bool {
+    let mut session = Session::new(pool, setup, model);
+    for op in ops {
+        if matches!(op, Op::Reset) {
+            return true;
+        }
+        session.apply(op);
+        if every_step {
+            session.model.check_all(pool);
+        }
+    }
+    session.model.check_all(pool);
+    session.free_everything();
+    false
+}
+
+/// Nothing is live or cached, and the heap is as it was in the beginning.
+#[track_caller]
+fn check_like_new<L: RawMutex, P: PageSource>(
+    pool: &Pool<'_, L, P>,
+    model: &Model,
+    start: &PoolStats,
+) {
+    pool.defragment();
+    assert!(model.is_empty());
+    model.check_all(pool);
+    let end = pool.stats();
+    let mut expected = *start;
+    expected.peak_bytes = end.peak_bytes;
+    expected.failures = end.failures;
+    expected.bad_frees = end.bad_frees;
+    assert_eq!(end, expected);
+}
+
+/// A pool with handles, and the model of what they do.
+pub struct Session<'p, 'm, 'r, L: RawMutex, P: PageSource> {
+    pool: &'p Pool<'r, L, P>,
+    handles: Vec<Box<dyn Handle + 'p>>,
+    pub model: &'m mut Model,
+    flags: PoolFlags,
+}
+
+impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
+    /// A session through the pool itself and a few local caches.
+    pub fn new(pool: &'p Pool<'r, L, P>, setup: &Setup, model: &'m mut Model) -> Self {
+        let caches = (0..CACHES).map(|_| Box::new(pool.local_cache()) as Box<dyn Handle>);
+        let own: Box<dyn Handle> = Box::new(pool);
+        Self {
+            pool,
+            handles: std::iter::once(own).chain(caches).collect(),
+            model,
+            flags: setup.flags,
+        }
+    }
+
+    /// Uses one more handle besides.
+    pub fn also(mut self, handle: impl Handle + 'p) -> Self {
+        self.handles.push(Box::new(handle));
+        self
+    }
+
+    fn via(&mut self, via: u16) -> &mut dyn Handle {
+        let index = usize::from(via) % self.handles.len();
+        &mut *self.handles[index]
+    }
+
+    /// Mostly small sizes, some as large as the pool, a few impossible.
+    fn size(&self, random: u16) -> usize {
+        let random = usize::from(random);
+        let most = self.model.regions()[0].len();
+        let log2 = usize::try_from(most.ilog2()).expect("at most 64");
+        match random % 61 {
+            0 => 0,
+            1 => isize::MAX.unsigned_abs() - 4096,
+            2..6 => most / 3 * (random / 61) / 1024,
+            _ => {
+                let step = 1 << (random / 61 % log2.saturating_sub(4).max(1));
+                step + step * (random % 97) / 97
+            }
+        }
+    }
+
+    fn class(&self, random: u16) -> ClassId {
+        // One more than there are: unknown classes are asked for too.
+        let classes = self.pool.classes().count() + 1;
+        ClassId::new(u8::try_from(usize::from(random) % classes).expect("at most 128"))
+    }
+
+    fn align(&self, random: u16) -> usize {
+        // Large alignments are rare, as in life.
+        1 << if random.is_multiple_of(8) { random / 8 % 13 } else { random / 8 % 5 }
+    }
+
+    pub fn apply(&mut self, op: Op) {
+        match op {
+            Op::Alloc { via, size, align_log2 } => self.alloc(via, size, align_log2, false),
+            Op::AllocZeroed { via, size } => self.alloc(via, size, 0, true),
+            Op::AllocFixed { via, class } => self.alloc_fixed(via, self.class(class)),
+            Op::AllocBulk { via, class, count } => self.alloc_bulk(via, self.class(class), count),
+            Op::Free { via, which } => self.free(via, which),
+            Op::FreeFixed { via, which } => self.free_fixed(via, which),
+            Op::FreeBulk { via, which } => self.free_bulk(via, which),
+            Op::Realloc { via, which, size } => self.realloc(via, which, size),
+            Op::DoubleFree { via, which } => self.double_free(via, which),
+            Op::FreeInterior { via, which, offset } => self.free_interior(via, which, offset),
+            Op::FreeForeign { via, offset } => self.free_foreign(via, offset),
+            Op::FreeWrongClass { via, which, class } => self.free_wrong_class(via, which, class),
+            Op::Flush { via } => self.via(via).flush(),
+            Op::Renew { via } => self.renew(via),
+            Op::Defragment => {
+                let before = self.pool.stats().free_bytes;
+                let gained = self.pool.defragment();
+                assert_eq!(self.pool.stats().free_bytes, before + gained);
+            }
+            Op::WarmUp => self.pool.warm_up().expect("nothing stands in the way of warming up"),
+            Op::Reset => unreachable!("needs the pool for itself"),
+        }
+    }
+
+    fn insert(&mut self, block: NonNull<u8>, wanted: Layout, fixed: Option<ClassId>) {
+        let usable = self.pool.usable_size(block).expect("a fresh block is live");
+        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+            stamp::verify_filled(block, wanted.size(), 0);
+        }
+        self.model.insert(block, wanted, usable, fixed);
+    }
+
+    fn alloc(&mut self, via: u16, size: u16, align: u16, zeroed: bool) {
+        let wanted = layout(self.size(size), self.align(align));
+        let handle = self.via(via);
+        let result = if zeroed { handle.alloc_zeroed(wanted) } else { handle.alloc(wanted) };
+        match result {
+            Ok(block) => {
+                if zeroed {
+                    stamp::verify_filled(block, wanted.size(), 0);
+                }
+                self.insert(block, wanted, None);
+            }
+            Err(error) => self.check_refusal(error, wanted),
+        }
+    }
+
+    /// A general request may fail for two reasons, and the pool must tell which honestly.
+    fn check_refusal(&mut self, error: AllocError, wanted: Layout) {
+        self.model.failures += 1;
+        match error {
+            AllocError::ZeroSize => assert_eq!(wanted.size(), 0),
+            AllocError::OutOfMemory { requested, largest_free } => {
+                assert_eq!(requested, wanted.size());
+                let plain = wanted.align() <= self.model.granule();
+                assert!(!plain || largest_free < requested, "{error}, of {}", self.pool.stats());
+                assert_eq!(largest_free, self.pool.stats().largest_free);
+            }
+            _ => panic!("{error} for {wanted:?}"),
+        }
+    }
+
+    fn alloc_fixed(&mut self, via: u16, class: ClassId) {
+        match self.via(via).alloc_fixed(class) {
+            Ok(slot) => self.insert_slot(slot, class),
+            Err(error) => self.check_class_refusal(error, class),
+        }
+    }
+
+    fn insert_slot(&mut self, slot: NonNull<u8>, class: ClassId) {
+        let stats = self.pool.class_stats(class).expect("it gave a slot");
+        self.insert(slot, layout(stats.size, 1), Some(class));
+    }
+
+    fn check_class_refusal(&mut self, error: AllocError, class: ClassId) {
+        self.model.failures += 1;
+        let stats = self.pool.class_stats(class);
+        match (error, stats) {
+            (AllocError::UnknownClass, None) => {}
+            (AllocError::ClassLimit { class: named }, Some(stats)) => {
+                assert_eq!(named, class);
+                assert!(stats.live + stats.cached + usize::from(u8::MAX) >= stats.limit, "{stats}");
+            }
+            (AllocError::OutOfMemory { requested, .. }, Some(stats)) => {
+                assert_eq!(requested, stats.size);
+            }
+            _ => panic!("{error} of {class}"),
+        }
+    }
+
+    fn alloc_bulk(&mut self, via: u16, class: ClassId, count: u16) {
+        let mut out = vec![NonNull::dangling(); usize::from(count % 40)];
+        match self.via(via).alloc_bulk(class, &mut out) {
+            Ok(()) => out.into_iter().for_each(|slot| self.insert_slot(slot, class)),
+            Err(error) => self.check_class_refusal(error, class),
+        }
+    }
+
+    fn free(&mut self, via: u16, which: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        block.verify();
+        self.via(via).free(block.pointer).expect("a live block can be freed");
+        self.model.remove(block.pointer);
+    }
+
+    fn free_fixed(&mut self, via: u16, which: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        let Some(class) = block.fixed else { return self.free(via, which) };
+        block.verify();
+        self.via(via).free_fixed(class, block.pointer).expect("a live slot can be freed");
+        self.model.remove(block.pointer);
+    }
+
+    /// Frees all slots of the class of one block, the last of them twice.
+    fn free_bulk(&mut self, via: u16, which: u16) {
+        let picked = self.model.pick(usize::from(which));
+        let Some(class) = picked.and_then(|block| block.fixed) else { return };
+        let of_class = self.model.live().filter(|block| block.fixed == Some(class));
+        let mut slots: Vec<_> = of_class.map(|block| block.pointer).take(50).collect();
+        let count = slots.len();
+        slots.push(slots[count - 1]);
+        self.model.verify_contents();
+        let error = self.via(via).free_bulk(class, &slots).expect_err("a double free");
+        assert_eq!(error.freed, count);
+        assert_not_live(error.error, slots[count]);
+        self.model.bad_frees += 1;
+        slots[..count].iter().for_each(|&slot| _ = self.model.remove(slot));
+    }
+
+    fn realloc(&mut self, via: u16, which: u16, size: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        let new_size = self.size(size);
+        block.verify();
+        let result = self.via(via).realloc(block.pointer, block.layout, new_size);
+        // A move that failed is counted, even where the block could stay in the end.
+        let failures = self.pool.stats().failures;
+        assert!(failures - self.model.failures <= 1);
+        self.model.failures = failures;
+        match result {
+            Ok(moved) => self.take_moved(block, moved, new_size),
+            Err(ReallocError::Alloc(error)) => {
+                assert!(new_size != 0 || error == AllocError::ZeroSize);
+                assert!(new_size == 0 || new_size > block.layout.size(), "{error} when shrinking");
+                block.verify();
+                assert_eq!(self.pool.usable_size(block.pointer), Ok(block.usable));
+            }
+            Err(error) => panic!("{error}: {block:?} to {new_size}"),
+        }
+    }
+
+    fn take_moved(&mut self, block: Live, moved: NonNull<u8>, new_size: usize) {
+        let kept = new_size.min(block.layout.size());
+        block.at(moved, kept).verify();
+        self.model.remove(block.pointer);
+        let usable = self.pool.usable_size(moved).expect("a moved block is live");
+        let wanted = layout(new_size, block.layout.align());
+        // A slot that was asked for by class may have moved to another class, or to the heap.
+        self.model.insert(moved, wanted, usable, None);
+    }
+
+    /// Frees something that must be refused, which must change nothing but the count.
+    #[track_caller]
+    fn misuse(&mut self, free: impl FnOnce(&mut Self) -> Result<(), FreeError>) -> FreeError {
+        let mut expected = self.pool.stats();
+        let error = free(self).expect_err("misuse is refused");
+        self.model.bad_frees += 1;
+        expected.bad_frees += 1;
+        assert_eq!(self.pool.stats(), expected);
+        error
+    }
+
+    fn double_free(&mut self, via: u16, which: u16) {
+        let Some(pointer) = self.model.pick_freed(usize::from(which)) else { return };
+        let error = self.misuse(|session| session.via(via).free(pointer));
+        assert_not_live(error, pointer);
+    }
+
+    fn free_interior(&mut self, via: u16, which: u16, offset: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        let offset = usize::from(offset) % block.usable;
+        let interior = block.pointer.map_addr(|addr| addr.checked_add(offset).expect("in memory"));
+        if offset == 0 {
+            return;
+        }
+        let error = self.misuse(|session| session.via(via).free(interior));
+        assert_not_live(error, interior);
+    }
+
+    fn free_foreign(&mut self, via: u16, offset: u16) {
+        let region = &self.model.regions()[usize::from(offset) % self.model.regions().len()];
+        let near = if offset.is_multiple_of(2) { region.start - 16 } else { region.end };
+        if self.pool.contains(std::ptr::without_provenance(near)) {
+            return; // regions may touch
+        }
+        let pointer = NonNull::without_provenance(near.try_into().expect("not null"));
+        let error = self.misuse(|session| session.via(via).free(pointer));
+        assert_eq!(error, FreeError::Foreign { addr: near });
+    }
+
+    fn free_wrong_class(&mut self, via: u16, which: u16, class: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        let class = self.class(class);
+        let actual = block.fixed;
+        if actual == Some(class) || actual.is_none() && self.pool.class_stats(class).is_some() {
+            return; // not wrong, or unknown to the model
+        }
+        let error = self.misuse(|session| session.via(via).free_fixed(class, block.pointer));
+        assert!(matches!(error, FreeError::WrongClass { .. }), "{error}");
+    }
+
+    /// Drops a local cache and makes a new one.
+    fn renew(&mut self, via: u16) {
+        let index = 1 + usize::from(via) % CACHES;
+        self.handles[index] = Box::new(self.pool.local_cache());
+    }
+
+    pub fn free_everything(&mut self) {
+        for via in 0.. {
+            let Some(_) = self.model.pick(0) else { break };
+            self.free(via, via);
+        }
+        self.model.check_totals(self.pool);
+    }
+}
+
+/// A pointer where nothing starts any more: the block there was freed, or merged with another.
+#[track_caller]
+pub fn assert_not_live(error: FreeError, pointer: NonNull<u8>) {
+    let addr = pointer.addr().get();
+    let either = [FreeError::NotLive { addr }, FreeError::NotABlock { addr }];
+    assert!(either.contains(&error), "{error}");
+}

@@ -1,0 +1,155 @@
+//! Random operation sequences against the model, over every lock, page source, alignment, class
+//! set and region size.
+
+mod common;
+
+use std::ops::Range;
+
+use common::{
+    LOCKS, Model, Op, Rng, Setup, Source, Suite, run_ops,
+    setup::{ALIGNMENTS, CLASS_SETS, SOURCES},
+};
+use libmempool::{PageSource, Pool, PoolFlags};
+use lock_api::RawMutex;
+use proptest::{collection::vec, prelude::*, sample::select};
+
+/// Runs operations on whatever pool it is given.
+struct Random<I> {
+    ops: I,
+    every_step: bool,
+}
+
+impl<I: Iterator<Item = Op>> Suite for Random<I> {
+    fn run<L: RawMutex, P: PageSource>(
+        &mut self,
+        mut pool: Pool<'_, L, P>,
+        setup: &Setup,
+        regions: &[Range<usize>],
+    ) {
+        let mut model = Model::new(regions, setup.alignment);
+        run_ops(&mut pool, setup, &mut model, &mut self.ops, self.every_step);
+    }
+}
+
+fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
+    let mut rng = Rng::new(seed);
+    std::iter::repeat_with(move || Op::decode(split(rng.next()))).take(count)
+}
+
+/// Four 16-bit parts of a word.
+fn split(word: u64) -> [u16; 4] {
+    let bytes = word.to_le_bytes();
+    std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+}
+
+/// Builds the pool and runs the operations; what is too small for its configuration is refused
+/// with an error, and counted.
+fn run(setup: &Setup, ops: impl Iterator<Item = Op>, every_step: bool) -> bool {
+    let built = setup.run(&mut Random { ops, every_step });
+    if let Err(error) = built {
+        assert!(!setup.must_build(), "{setup:?}: {error}");
+    }
+    built.is_ok()
+}
+
+/// Every alignment with every class set and region size; locks, page sources and the rest take
+/// turns, so that all pairs come up.
+#[test]
+fn every_configuration_agrees_with_the_model() {
+    let mut built = 0;
+    let sizes = [1 << 10, 4 << 10, 48 << 10, 1 << 20, 16 << 20, 256 << 20];
+    for turn in 0..ALIGNMENTS.len() * CLASS_SETS.len() * sizes.len() {
+        let bytes = sizes[turn % sizes.len()];
+        let rest = turn / sizes.len();
+        let setup = Setup {
+            lock: LOCKS[(turn + rest) % LOCKS.len()],
+            source: SOURCES[(turn + rest / 3) % SOURCES.len()],
+            alignment: ALIGNMENTS[rest % ALIGNMENTS.len()],
+            classes: CLASS_SETS[rest / ALIGNMENTS.len()],
+            bytes,
+            regions: 1 + turn % 3,
+            skew: turn * 7 % 64,
+            magazine: [None, None, Some(0), Some(5)][rest % 4],
+            flags: [PoolFlags::empty(), PoolFlags::ZERO_ON_ALLOC][turn / 7 % 2],
+        };
+        let seed = u64::try_from(turn).expect("few turns");
+        built += usize::from(run(&setup, seeded(seed, 200), bytes <= 4 << 10));
+    }
+    assert!(built > 200, "{built} configurations were large enough");
+}
+
+/// Long runs in the configurations that people use.
+#[test]
+fn long_runs_agree_with_the_model() {
+    for (index, &lock) in LOCKS.iter().enumerate() {
+        for &classes in CLASS_SETS {
+            let setup = Setup {
+                lock,
+                classes,
+                alignment: [16, 64][index % 2],
+                regions: 1 + index % 2,
+                ..Setup::plain(1 << 20)
+            };
+            assert!(run(&setup, seeded(99, 5000), false));
+        }
+    }
+}
+
+fn setups() -> impl Strategy<Value = Setup> {
+    let memory = (1usize..64 << 10, 0usize..64, 1usize..=3, select(SOURCES));
+    let classes = (select(CLASS_SETS), select(ALIGNMENTS), prop::option::of(0usize..20));
+    let flags = (0u32..8).prop_map(PoolFlags::from_bits_truncate);
+    (memory, classes, flags, select(LOCKS)).prop_map(
+        |((bytes, skew, regions, source), (classes, alignment, magazine), flags, lock)| Setup {
+            lock,
+            source,
+            alignment,
+            classes,
+            bytes,
+            regions,
+            skew,
+            magazine,
+            flags,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Small pools of every kind, checked to the last block after every step.
+    #[test]
+    fn random_sequences_agree_with_the_model(
+        setup in setups(),
+        ops in vec(any::<[u16; 4]>().prop_map(Op::decode), 1..120),
+    ) {
+        run(&setup, ops.into_iter(), true);
+    }
+}
+
+/// The same operations through a thread-cached pool.
+#[cfg(feature = "std")]
+#[test]
+fn thread_cached_pools_agree_with_the_model() {
+    use libmempool::{MmapPages, PthreadMutex, ThreadCachedPool};
+
+    for &classes in CLASS_SETS {
+        let setup = Setup { classes, source: Source::Static, ..Setup::plain(256 << 10) };
+        let pool = Pool::<PthreadMutex>::builder().config(setup.config());
+        let pool = pool.map(MmapPages::new(), setup.bytes).expect("a small mapping");
+        let regions = [common::setup::mapped_range(&pool)];
+        let pool = ThreadCachedPool::new(pool);
+        let mut model = Model::new(&regions, setup.alignment);
+        let mut session = common::Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
+        for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
+            session.apply(op);
+        }
+        session.model.check_all(pool.pool());
+        session.free_everything();
+        drop(session);
+        pool.flush_thread();
+        pool.pool().defragment();
+        let stats = pool.pool().stats();
+        assert_eq!((stats.live_objects, stats.cached_objects), (0, 0), "{stats}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Thread-cached pools: caches come and go with their threads, outlive their pool harmlessly, and
+//! stay out of the way of callbacks.
+#![cfg(feature = "std")]
+
+mod common;
+
+use std::{
+    cell::{Cell, RefCell},
+    sync::mpsc::channel,
+    thread,
+};
+
+use common::{Handle, Packet, bytes, stamp};
+use libmempool::{
+    ClassId, FreeError, HugePages, MmapPages, PoolConfig, PthreadMutex, SizeClass, ThreadCachedPool,
+};
+
+type Shared = ThreadCachedPool<PthreadMutex, MmapPages>;
+
+const CLASS: ClassId = ClassId::new(0);
+
+fn shared(config: PoolConfig) -> Shared {
+    let pool = libmempool::Pool::<PthreadMutex>::builder().config(config);
+    let source = MmapPages::new().huge_pages(HugePages::Never);
+    ThreadCachedPool::new(pool.map(source, 1 << 20).unwrap())
+}
+
+fn packets() -> Shared {
+    shared(PoolConfig::new().size_classes(&[512, 64]))
+}
+
+fn free(pool: &Shared, slot: Packet) -> Result<(), FreeError> {
+    Handle::free(&mut pool.clone(), slot.0)
+}
+
+#[test]
+fn a_thread_returns_its_cache_when_it_ends() {
+    let pool = packets();
+    for _ in 0..50 {
+        let pool_there = pool.clone();
+        let slot = thread::spawn(move || {
+            let slot = pool_there.alloc_fixed(CLASS).unwrap();
+            assert!(pool_there.pool().stats().cached_objects > 0);
+            Packet(slot)
+        });
+        free(&pool, slot.join().unwrap()).unwrap();
+    }
+    pool.flush_thread();
+    let stats = pool.pool().stats();
+    assert_eq!((stats.live_objects, stats.caches), (0, 0), "{stats}");
+    pool.pool().defragment();
+    assert_eq!(pool.pool().stats().cached_objects, 0);
+    pool.pool().validate().unwrap();
+}
+
+#[test]
+fn threads_exchange_slots() {
+    let pool = packets();
+    let (to, from) = channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for stamp in 0..20_000 {
+                let Ok(slot) = pool.alloc(bytes(500)) else {
+                    thread::yield_now();
+                    continue;
+                };
+                stamp::write(slot, 500, stamp);
+                to.send((Packet(slot), stamp)).unwrap();
+            }
+            drop(to);
+        });
+        scope.spawn(|| {
+            for (slot, stamp) in from {
+                stamp::verify(slot.0, 500, stamp);
+                free(&pool, slot).unwrap();
+            }
+        });
+    });
+    let stats = pool.pool().stats();
+    assert_eq!((stats.live_objects, stats.caches, stats.bad_frees), (0, 0, 0), "{stats}");
+    pool.pool().validate().unwrap();
+}
+
+#[test]
+fn a_pool_may_go_before_the_threads_that_have_caches_of_it() {
+    let (send_pool, receive_pool) = channel::<Shared>();
+    let (send_done, receive_done) = channel();
+    let thread = thread::spawn(move || {
+        for pool in receive_pool {
+            pool.alloc_fixed(CLASS).unwrap();
+            drop(pool);
+            send_done.send(()).unwrap();
+        }
+        // Ends with caches of pools that are all gone.
+    });
+    for _ in 0..20 {
+        let pool = packets();
+        send_pool.send(pool.clone()).unwrap();
+        receive_done.recv().unwrap();
+        drop(pool);
+    }
+    drop(send_pool);
+    thread.join().unwrap();
+}
+
+/// Many pools on one thread, used in turns: each finds its own cache.
+#[test]
+fn pools_do_not_mix_up_their_caches() {
+    let mut pools: Vec<_> = (0..10).map(|_| packets()).collect();
+    let mut slots = Vec::new();
+    for round in 0..100 {
+        let index = round * 7 % pools.len();
+        let slot = pools[index].alloc_fixed(CLASS).unwrap();
+        assert!(pools[index].pool().contains(slot.as_ptr()));
+        slots.push((index, Packet(slot)));
+        if round == 50 {
+            // One goes, another takes its place.
+            slots.retain(|&(index, _)| index != 3);
+            pools[3] = packets();
+        }
+    }
+    for (index, slot) in slots {
+        let wrong = (index + 1) % pools.len();
+        let addr = slot.0.addr().get();
+        assert_eq!(free(&pools[wrong], slot), Err(FreeError::Foreign { addr }));
+        free(&pools[index], slot).unwrap();
+    }
+    for pool in pools {
+        assert_eq!(pool.pool().stats().live_objects, 0);
+        pool.pool().validate().unwrap();
+    }
+}
+
+#[test]
+fn only_the_last_clone_can_reset() {
+    let mut pool = packets();
+    let other = pool.clone();
+    let slot = Packet(pool.alloc_fixed(CLASS).unwrap());
+    assert!(pool.reset().is_none());
+    assert_eq!(pool.pool().stats().live_objects, 1, "nothing happened");
+    drop(other);
+    pool.reset().unwrap().unwrap();
+    let stats = pool.pool().stats();
+    assert_eq!((stats.live_objects, stats.cached_objects, stats.caches), (0, 0, 0));
+    free(&pool, slot).expect_err("a pointer from before the reset");
+}
+
+/// Caches that threads still have from before a reset do no harm, in use or when they end.
+#[test]
+fn stale_caches_are_harmless() {
+    let mut pool = packets();
+    let (to_thread, in_thread) = channel::<Shared>();
+    let (to_main, in_main) = channel();
+    let thread = thread::spawn(move || {
+        for pool in in_thread {
+            let slots: Vec<_> = (0..30).map(|_| Packet(pool.alloc_fixed(CLASS).unwrap())).collect();
+            slots.into_iter().skip(10).for_each(|slot| free(&pool, slot).unwrap());
+            drop(pool);
+            to_main.send(()).unwrap();
+        }
+    });
+    for _ in 0..10 {
+        pool.alloc_fixed(CLASS).unwrap();
+        to_thread.send(pool.clone()).unwrap();
+        in_main.recv().unwrap();
+        while pool.reset().is_none() {
+            thread::yield_now();
+        }
+        pool.pool().validate().unwrap();
+        assert_eq!(pool.pool().stats().live_objects, 0);
+    }
+    let slot = Packet(pool.alloc_fixed(CLASS).unwrap());
+    drop(to_thread);
+    thread.join().unwrap();
+    pool.pool().validate().unwrap();
+    let stats = pool.pool().stats();
+    assert_eq!((stats.live_objects, stats.bad_frees), (1, 0), "{stats}");
+    free(&pool, slot).unwrap();
+}
+
+thread_local! {
+    static CALLED: RefCell<Option<Shared>> = const { RefCell::new(None) };
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+    static IN_HAND: RefCell<Vec<Packet>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls back into the pool that called.
+fn allocate_in_callback(class: ClassId, _left: usize) {
+    CALLS.set(CALLS.get() + 1);
+    let pool = CALLED.with_borrow(Clone::clone).expect("set by the test");
+    assert!(CALLS.get() < 10_000, "callbacks that call each other without end");
+    if let Ok(slot) = pool.alloc_fixed(class) {
+        IN_HAND.with_borrow_mut(|slots| slots.push(Packet(slot)));
+    }
+    if let Ok(block) = pool.alloc(bytes(5000)) {
+        free(&pool, Packet(block)).unwrap();
+    }
+    pool.pool().validate().unwrap();
+}
+
+/// Frees what the test holds: what a watermark is for.
+fn free_in_callback(_: ClassId, left: usize) {
+    CALLS.set(CALLS.get() + 1);
+    assert!(left < 20);
+    let pool = CALLED.with_borrow(Clone::clone).expect("set by the test");
+    for slot in IN_HAND.take() {
+        free(&pool, slot).unwrap();
+    }
+    pool.pool().defragment(); // calls from a callback go through the pool's own cache
+}
+
+#[test]
+fn a_watermark_callback_may_free() {
+    let class = SizeClass::new(512).reserve(64).limit(64).low_watermark(20, free_in_callback);
+    let pool = shared(PoolConfig::new().size_class(class).magazine(8));
+    CALLED.set(Some(pool.clone()));
+    for _ in 0..1000 {
+        // Never fails: the callback makes room before the class is at its limit.
+        let slot = pool.alloc_fixed(CLASS).expect("the callback made room");
+        IN_HAND.with_borrow_mut(|slots| slots.push(Packet(slot)));
+    }
+    assert!(CALLS.get() >= 10, "{} calls", CALLS.get());
+    IN_HAND.take().into_iter().for_each(|slot| free(&pool, slot).unwrap());
+    pool.pool().validate().unwrap();
+    assert_eq!(pool.pool().stats().live_objects, 0);
+    CALLED.set(None);
+}
+
+#[test]
+fn a_watermark_callback_may_allocate() {
+    let class = SizeClass::new(512).reserve(64).limit(64).low_watermark(20, allocate_in_callback);
+    let pool = shared(PoolConfig::new().size_class(class).magazine(4));
+    CALLED.set(Some(pool.clone()));
+    let slots: Vec<_> = std::iter::from_fn(|| pool.alloc_fixed(CLASS).ok()).map(Packet).collect();
+    assert!(CALLS.get() > 0);
+    let in_callbacks = IN_HAND.take();
+    assert!(!in_callbacks.is_empty());
+    assert_eq!(slots.len() + in_callbacks.len(), 64);
+    slots.into_iter().chain(in_callbacks).for_each(|slot| free(&pool, slot).unwrap());
+    pool.pool().validate().unwrap();
+    assert_eq!(pool.pool().stats().live_objects, 0);
+    CALLED.set(None);
+}
+
+#[test]
+fn thread_locals_of_the_caller_may_use_the_pool_while_they_are_dropped() {
+    struct AtExit(Shared);
+    impl Drop for AtExit {
+        fn drop(&mut self) {
+            let slot = Packet(self.0.alloc_fixed(CLASS).expect("works without a cache too"));
+            free(&self.0, slot).unwrap();
+        }
+    }
+    thread_local!(static AT_EXIT: RefCell<Option<AtExit>> = const { RefCell::new(None) });
+    let pool = packets();
+    // Set before and after the pool's own thread local comes to life: dropped after and before it.
+    for set_first in [true, false] {
+        let there = pool.clone();
+        let thread = thread::spawn(move || {
+            if set_first {
+                AT_EXIT.set(Some(AtExit(there.clone())));
+            }
+            let slot = Packet(there.alloc_fixed(CLASS).unwrap());
+            free(&there, slot).unwrap();
+            if !set_first {
+                AT_EXIT.set(Some(AtExit(there)));
+            }
+        });
+        thread.join().unwrap();
+    }
+    let stats = pool.pool().stats();
+    assert_eq!(stats.live_objects, 0, "{stats}");
+    assert!(stats.caches <= 1, "the pool's own: {stats}");
+    pool.pool().validate().unwrap();
+}
