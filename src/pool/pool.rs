@@ -564,7 +564,7 @@ fn add_preset(engine: &mut Engine) -> Result<(), ConfigError> {
 }
 
 /// A preset class's objects are at most this part of the regions.
-const PRESET_SHARE: usize = 256;
+const PRESET_SHARE: usize = 1024;
 
 fn stats_of(engine: &Engine) -> PoolStats {
     let heap = engine.store().heap();

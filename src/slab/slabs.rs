@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Slabs of one class may take up this part of the regions each, or one slot if that is more.
-const SLAB_SHARE: usize = 32;
+const SLAB_SHARE: usize = 128;
 
 /// Empty slabs that a class keeps beyond its reserve, so that a pair of calls at the edge of a
 /// slab does not carve and return it again and again.

@@ -20,7 +20,7 @@ use crate::{
 const PIECE_LOG2: core::ops::RangeInclusive<usize> = 9..=ceil_log2(4096 * MIN_GRANULE);
 
 /// How many pieces a region is counted off in, unless that makes them too small or large.
-const PIECES: usize = 256;
+const PIECES: usize = 1024;
 
 /// One region of a pool, in a list that only grows.
 ///
