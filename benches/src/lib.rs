@@ -1,6 +1,7 @@
-//! What the measuring programs in `src/bin` share: contenders over one region, traces, and a
-//! seeded random source.
+//! What the measuring programs in `src/bin` share: contenders over one region, traces, a
+//! seeded random source, and an instruction counter.
 
 pub mod contender;
 pub mod rng;
+pub mod steps;
 pub mod trace;

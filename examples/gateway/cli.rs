@@ -29,6 +29,10 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 
+    /// Write a trace of everything that is allocated to this file
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
     /// Run the capture this many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
     pub repeat: u32,

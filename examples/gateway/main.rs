@@ -27,7 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::capture::{Capture, CaptureWriter};
 use crate::cli::{Allocator, Cli};
-use crate::memory::{PacketMemory, PoolMemory, SystemMemory, map_pool};
+use crate::memory::{PacketMemory, PoolMemory, Recorded, SystemMemory, map_pool};
 use crate::pipeline::{Outcome, Output, Plan};
 use crate::report::Report;
 use crate::rules::Rules;
@@ -66,15 +66,32 @@ fn gateway(cli: &Cli) -> Result<Report, String> {
     match cli.allocator {
         Allocator::Pool => {
             let pool = map_pool(cli.pool_bytes())?;
-            let (outcome, rules) = run(&PoolMemory::new(&pool)?, cli, &capture, &rules)?;
+            let (outcome, rules) = run_recorded(&PoolMemory::new(&pool)?, cli, &capture, &rules)?;
             Ok(Report { outcome, leaks: pool.destroy(), rules })
         }
         Allocator::System => {
             let memory = SystemMemory::new();
-            let (outcome, rules) = run(&memory, cli, &capture, &rules)?;
+            let (outcome, rules) = run_recorded(&memory, cli, &capture, &rules)?;
             Ok(Report { outcome, leaks: memory.leaks(), rules })
         }
     }
+}
+
+/// Runs the gateway, and writes a trace of what it allocates if there is a file for that.
+fn run_recorded<M: PacketMemory>(
+    memory: &M,
+    cli: &Cli,
+    capture: &Capture,
+    rules: &[u8],
+) -> Result<(Outcome, usize), String> {
+    let Some(path) = &cli.record else { return run(memory, cli, capture, rules) };
+    let file = File::create(path).map_err(|error| at(path, &error))?;
+    let recorded = Recorded::new(memory);
+    let outcome = run(&recorded, cli, capture, rules)?;
+    let name = cli.pcap.file_name().unwrap_or_default().to_string_lossy();
+    let workload = format!("{name}, run {}x, {} workers", cli.repeat, cli.workers);
+    recorded.write(BufWriter::new(file), &workload).map_err(|error| at(path, &error))?;
+    Ok(outcome)
 }
 
 /// Runs the gateway on `memory`; also says how many rules there were.

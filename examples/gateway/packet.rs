@@ -79,6 +79,11 @@ impl Packet {
         self.0
     }
 
+    /// Where the buffer lies.
+    pub fn address(&self) -> usize {
+        self.0.addr().get()
+    }
+
     /// Copies a received frame of up to [`MAX_FRAME`] bytes in.
     pub fn receive(&mut self, frame: &[u8], timestamp: Duration) {
         let start = size_of::<Control>() + HEADROOM;

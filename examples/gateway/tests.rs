@@ -1,5 +1,6 @@
 //! The whole program, from its options to its report.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::{env, process};
 
@@ -96,6 +97,29 @@ fn an_output_that_fails_is_reported_and_nothing_leaks() {
     let report = try_gateway(&["--out", "/dev/full"]).expect("usable inputs");
     assert!(!report.is_clean() && report.outcome.written.is_err());
     assert_eq!((report.outcome.counters.lost(), report.leaks.objects), (0, 0));
+}
+
+#[test]
+fn a_recording_accounts_for_every_allocation() {
+    for allocator in ["pool", "system"] {
+        let trace = Scratch::new(&format!("{allocator}-trace"));
+        let counters = clean_run(&["--allocator", allocator, "--record", trace.name()]);
+        let text = fs::read_to_string(&trace.0).expect("written");
+        assert!(text.starts_with("# name: gateway"), "{text:.80}");
+        let (mut live, mut buffers) = (HashSet::new(), 0);
+        for line in text.lines() {
+            let words: Vec<_> = line.split(' ').collect();
+            match words[0] {
+                "a" => assert!(live.insert(words[1]), "{line}"),
+                "r" => assert!(live.contains(words[1]), "{line}"),
+                "f" => assert!(live.remove(words[1]), "{line}"),
+                other => assert!(["#", "t"].contains(&other), "{line}"),
+            }
+            buffers += u64::from(words[0] == "a" && words[2] == "2048");
+        }
+        assert!(live.is_empty(), "all was freed");
+        assert!(buffers >= counters.received, "a buffer for each packet");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! `--allocator` chooses; the stages are the same code for both.
 
 mod pool;
+mod recorded;
 mod system;
 mod timed;
 
@@ -12,6 +13,7 @@ use allocator_api2::alloc::Allocator;
 use libmempool::{ClassStats, PoolStats};
 
 pub use self::pool::{PoolMemory, map_pool};
+pub use self::recorded::Recorded;
 pub use self::system::SystemMemory;
 pub use self::timed::{Spent, Timed};
 use crate::packet::Burst;
