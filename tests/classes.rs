@@ -66,13 +66,15 @@ fn a_reserve_is_whole_again_after_its_slots_were_used() {
     for _ in 0..5 {
         let slots: Vec<_> = (0..64).map(|_| a.alloc_fixed(reserved).unwrap()).collect();
         free_all(&mut b, slots);
-        (a.flush(), b.flush());
+        a.flush();
+        b.flush();
         let (eaten, _) = drain(&mut &pool, greedy);
         let blocks = fill(&mut &pool, 3000);
         let slots: Vec<_> =
             (0..64).map(|_| b.alloc_fixed(reserved).expect("it is reserved")).collect();
         free_all(&mut a, slots.into_iter().chain(eaten).chain(blocks));
-        (a.flush(), b.flush());
+        a.flush();
+        b.flush();
     }
 }
 
@@ -325,7 +327,7 @@ fn classes_of_every_size() {
     let sizes = (1..300).step_by(7).chain([1500, 1536, 2048, 4096, 9000, 65_000, 512 << 10]);
     for size in sizes {
         for coloured in [false, true] {
-            for &alignment in &ALIGNMENTS[..] {
+            for &alignment in ALIGNMENTS {
                 check_class_size(size, coloured, alignment);
             }
         }

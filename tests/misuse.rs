@@ -5,9 +5,9 @@ mod common;
 
 use std::ptr::NonNull;
 
-use common::{Bench, Handle, Rng, Way, bytes, ops::assert_not_live};
+use common::{Bench, Handle, Rng, Way, bytes, ops::assert_not_live, stray};
 use libmempool::{
-    AllocError, ClassId, CorruptionKind, FreeError, MapKind, NoLock, Pool, PoolConfig,
+    AllocError, ClassId, CorruptionKind, FreeError, MapKind, NoLock, Pages, Pool, PoolConfig,
     ReallocError, SizeClass,
 };
 
@@ -78,7 +78,7 @@ fn only_live_addresses_are_accepted() {
     let mut live: Vec<_> = bench.pool().classes().map(|c| bench.pool().alloc_fixed(c)).collect();
     live.extend([100, 3000, 41].map(|size| bench.pool().alloc(bytes(size))));
     let live: Vec<_> = live.into_iter().map(|block| block.unwrap()).collect();
-    let start = bench.pool().pages().map(|pages| libmempool::Pages::memory(pages)).unwrap();
+    let start = bench.pool().pages().map(Pages::memory).unwrap();
     let region = start.addr().get()..start.addr().get() + start.len();
     for addr in region.clone() {
         let pointer = bench.at(addr);
@@ -117,7 +117,7 @@ fn foreign_pointers() {
     let image = bench.image().len();
     let start = bench.at(bench.pool().map().next().unwrap().addr & !4095);
     let ends = [start.addr().get() - 16, start.addr().get() + image, 16, usize::MAX - 15];
-    let ends = ends.map(|addr| NonNull::without_provenance(addr.try_into().unwrap()));
+    let ends = ends.map(stray);
     for pointer in ends.into_iter().chain([on_stack, theirs, NonNull::dangling()]) {
         let addr = pointer.addr().get();
         assert!(!bench.pool().contains(pointer.as_ptr()));

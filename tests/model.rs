@@ -6,7 +6,7 @@ mod common;
 use std::ops::Range;
 
 use common::{
-    LOCKS, Model, Op, Rng, Setup, Source, Suite, run_ops,
+    LOCKS, Model, Op, Rng, Setup, Suite, run_ops,
     setup::{ALIGNMENTS, CLASS_SETS, SOURCES},
 };
 use libmempool::{PageSource, Pool, PoolFlags};
@@ -114,14 +114,20 @@ fn setups() -> impl Strategy<Value = Setup> {
     )
 }
 
+/// More cases than usual; `PROPTEST_CASES` can ask for still more.
+fn config() -> ProptestConfig {
+    let cases = ProptestConfig::default().cases.max(1000);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config())]
 
     /// Small pools of every kind, checked to the last block after every step.
     #[test]
     fn random_sequences_agree_with_the_model(
         setup in setups(),
-        ops in vec(any::<[u16; 4]>().prop_map(Op::decode), 1..120),
+        ops in vec(any::<[u16; 4]>().prop_map(Op::decode), 1..160),
     ) {
         run(&setup, ops.into_iter(), true);
     }
@@ -134,7 +140,7 @@ fn thread_cached_pools_agree_with_the_model() {
     use libmempool::{MmapPages, PthreadMutex, ThreadCachedPool};
 
     for &classes in CLASS_SETS {
-        let setup = Setup { classes, source: Source::Static, ..Setup::plain(256 << 10) };
+        let setup = Setup { classes, ..Setup::plain(256 << 10) };
         let pool = Pool::<PthreadMutex>::builder().config(setup.config());
         let pool = pool.map(MmapPages::new(), setup.bytes).expect("a small mapping");
         let regions = [common::setup::mapped_range(&pool)];

@@ -116,12 +116,11 @@ impl Pipeline {
 
 fn allocate(handle: &mut impl Handle, rng: &mut Rng) -> Option<Message> {
     let stamp = rng.next();
-    let (size, class) = match rng.below(3) {
-        0 => (1 + rng.below(3000), None),
-        _ => {
-            let class = rng.below(SIZES.len());
-            (SIZES[class], Some(ClassId::new(u8::try_from(class).unwrap())))
-        }
+    let (size, class) = if rng.below(3) == 0 {
+        (1 + rng.below(3000), None)
+    } else {
+        let class = rng.below(SIZES.len());
+        (SIZES[class], Some(ClassId::new(u8::try_from(class).unwrap())))
     };
     let block = match class {
         Some(class) => handle.alloc_fixed(class).ok()?,
@@ -202,7 +201,9 @@ fn travel<L: RawMutex + Send + Sync>(pool: &Pool<'_, L>, seed: u64) {
                 let share = messages.len().min(40);
                 messages.drain(..share).for_each(|message| release(&mut cache, &message));
             }
-            messages.into_iter().for_each(|message| release(&mut { pool }, &message));
+            for message in messages {
+                release(&mut { pool }, &message);
+            }
         });
     });
 }
@@ -238,7 +239,9 @@ fn bulk_runs_change_threads() {
                     let mut cache = pool.local_cache();
                     for (class, burst) in from {
                         let burst: Vec<_> = burst.into_iter().map(|packet| packet.0).collect();
-                        burst.iter().for_each(|&slot| stamp::verify(slot, 64, address_stamp(slot)));
+                        for &slot in &burst {
+                            stamp::verify(slot, 64, address_stamp(slot));
+                        }
                         Handle::free_bulk(&mut cache, class, &burst).unwrap();
                     }
                 });
@@ -264,7 +267,10 @@ fn send_bursts<L: RawMutex>(pool: &Pool<'_, L>, to: Sender<(ClassId, Vec<Packet>
             thread::yield_now();
             continue;
         }
-        burst.iter().for_each(|&slot| stamp::write(slot, 64, address_stamp(slot)));
+        for &slot in &burst {
+            stamp::write(slot, 64, address_stamp(slot));
+        }
         to.send((class, burst.into_iter().map(Packet).collect())).unwrap();
     }
+    drop(to); // ends the other side
 }

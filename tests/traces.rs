@@ -123,7 +123,9 @@ impl Replay {
 
     fn free_the_rest(&mut self, handle: &mut dyn Handle) {
         let ids: Vec<_> = self.live.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.free(handle, id));
+        for id in ids {
+            self.free(handle, id);
+        }
     }
 }
 
@@ -131,7 +133,8 @@ fn traces() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces");
     let more = std::env::var_os("LIBMEMPOOL_TRACES").map(PathBuf::from);
     let in_folder = |folder: PathBuf| {
-        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+        let files =
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         files.map(|file| file.expect("a readable folder").path())
     };
     let files = [own].into_iter().chain(more).flat_map(in_folder);
@@ -155,8 +158,8 @@ fn replay_all(builder: &PoolBuilder<NoLock>, cached: bool) {
         pool.validate().unwrap();
         pool.defragment();
         let end = pool.stats();
-        assert_eq!(end.live_objects, 0, "{path:?}");
-        assert_eq!((end.failures, end.bad_frees), (0, 0), "{path:?}");
+        assert_eq!(end.live_objects, 0, "{}", path.display());
+        assert_eq!((end.failures, end.bad_frees), (0, 0), "{}", path.display());
         assert_eq!((end.free_bytes, end.largest_free), (start.free_bytes, start.largest_free));
         assert!(end.peak_bytes >= replay.peak_bytes);
     }

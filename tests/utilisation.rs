@@ -58,8 +58,8 @@ fn four_classes_fill_97_percent_of_a_region() {
         for index in (0..4).rev() {
             while cache.alloc_fixed(class(index)).is_ok() {}
         }
-        for index in 0..4 {
-            live += pool.class_stats(class(index)).unwrap().live * SIZES[index];
+        for (index, size) in SIZES.into_iter().enumerate() {
+            live += pool.class_stats(class(index)).unwrap().live * size;
         }
         let filled = percent(live, REGION);
         assert!(filled >= 97.0, "mix {index}: {filled:.2} %, {}", pool.stats());

@@ -201,22 +201,24 @@ impl Engine {
         self.keep_empty(class, magazine);
     }
 
-    /// Returns what the depots hold to the slabs, and all slabs that are empty then to the heap,
-    /// except reserves. Returns the bytes the heap got. O(slots in the depots + slabs).
-    pub(crate) fn reclaim(&mut self) -> usize {
-        let mut released = 0;
-        for index in 0..self.depots.len() {
-            let class = ClassId(crate::units::to_u8(index));
-            while let Some(full) = self.depots[index].take_full() {
-                self.empty_out(class, full);
-            }
-            while let Some(empty) = self.depots[index].take_empty() {
-                released += Magazine::bytes(self.depots[index].capacity());
-                self.slabs.store.free_own(empty.memory());
-            }
-            released += self.slabs.release_empty(class, false);
+    /// Returns what a class's depot holds to the slabs, and its spare magazines to the heap.
+    /// O(slots in the depot).
+    pub(crate) fn empty_depot(&mut self, class: ClassId) {
+        while let Some(full) = self.depots[class.index()].take_full() {
+            self.empty_out(class, full);
         }
-        released
+        while let Some(empty) = self.depots[class.index()].take_empty() {
+            self.slabs.store.free_own(empty.memory());
+        }
+    }
+
+    /// Returns what the depots hold to the slabs, and all slabs that are idle then to the heap.
+    /// O(slots in the depots + idle slabs).
+    pub(crate) fn reclaim(&mut self) {
+        for class in self.class_ids() {
+            self.empty_depot(class);
+            self.slabs.release_idle(class);
+        }
     }
 
     /// Takes back every block and slot, and every cache. Nobody has a cache any more, or uses what

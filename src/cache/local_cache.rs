@@ -259,24 +259,55 @@ impl CacheCore {
             return Ok(self.hand_out(class, number));
         }
         let direct = engine.alloc_slot(id).or_else(|error| {
-            self.flush(engine, false);
-            engine.drain = engine.drain.wrapping_add(1);
-            self.drain = engine.drain;
-            if engine.reclaim() == 0 { Err(error) } else { engine.alloc_slot(id) }
+            self.reclaim(error, engine);
+            engine.alloc_slot(id)
         })?;
         let size = engine.slabs.classes()[id.index()].shape.size;
         prepare_out(engine.flags, direct, size);
         Ok(direct)
     }
 
+    /// Makes available what lies idle and could help with an error: everything if memory has run
+    /// out, the class's slots if it is at its limit. Other caches are asked to do the same if they
+    /// hold any.
+    fn reclaim(&mut self, error: AllocError, engine: &mut Engine) {
+        let elsewhere = match error {
+            AllocError::ClassLimit { class } => {
+                if let Some(cache) = self.class(class) {
+                    engine.flush(class, cache, false);
+                }
+                engine.empty_depot(class);
+                engine.cached(class) > 0
+            }
+            AllocError::OutOfMemory { .. } => {
+                self.flush(engine, false);
+                engine.reclaim();
+                engine.class_ids().any(|class| engine.cached(class) > 0)
+            }
+            _ => false,
+        };
+        if elsewhere {
+            engine.drain = engine.drain.wrapping_add(1);
+            self.drain = engine.drain;
+        }
+    }
+
     /// Brings the cache up to date: gives back everything if memory ran out somewhere since, and
     /// learns of classes that were added.
+    #[inline]
     fn sync(&mut self, engine: &mut Engine) {
+        if self.drain != engine.drain || self.count != engine.slabs.classes().len() {
+            self.catch_up(engine);
+        }
+        self.flags = engine.flags;
+    }
+
+    #[cold]
+    fn catch_up(&mut self, engine: &mut Engine) {
         if self.drain != engine.drain {
             self.flush(engine, false);
             self.drain = engine.drain;
         }
-        self.flags = engine.flags;
         if self.count != engine.slabs.classes().len() {
             self.renew(engine);
         }
@@ -419,13 +450,8 @@ impl CacheCore {
         engine: &mut Engine,
     ) -> Result<NonNull<u8>, AllocError> {
         let block = engine.alloc_block(layout).or_else(|error| {
-            if !matches!(error, AllocError::OutOfMemory { .. }) {
-                return Err(error);
-            }
-            self.flush(engine, false);
-            engine.drain = engine.drain.wrapping_add(1);
-            self.drain = engine.drain;
-            if engine.reclaim() == 0 { Err(error) } else { engine.alloc_block(layout) }
+            self.reclaim(error, engine);
+            engine.alloc_block(layout)
         })?;
         prepare_out(engine.flags, block, layout.size());
         Ok(block)

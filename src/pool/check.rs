@@ -10,7 +10,7 @@ use crate::{
     error::{Corruption, CorruptionKind},
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
-    slab::{Class, PieceKind, RegionEntry, Slab, SlotState, Walk, Walked},
+    slab::{Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotState, Walk, Walked},
     units::{WORD, to_u32, to_usize},
 };
 
@@ -57,8 +57,8 @@ const CLASSES_PER_PASS: usize = 16;
 struct SlabCount {
     slabs: u32,
     free: u32,
-    with_free: u32,
-    empty: u32,
+    partial: u32,
+    idle: u32,
 }
 
 pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
@@ -175,8 +175,8 @@ fn check_slabs(
         if let Some(count) = counted.slabs.get_mut(class) {
             count.slabs += 1;
             count.free += slab.free();
-            count.with_free += u32::from(!slab.is_full());
-            count.empty += u32::from(slab.is_empty());
+            count.partial += u32::from(slab.home() == Home::Partial);
+            count.idle += u32::from(slab.home() == Home::Idle);
         }
     }
     if at == end { Ok(()) } else { Err(Corruption { addr: end, kind: CorruptionKind::Slab }) }
@@ -223,26 +223,33 @@ fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Co
 fn check_class(engine: &Engine, id: ClassId, counted: &SlabCount) -> Result<(), Corruption> {
     let Some(class) = engine.slabs.class(id) else { return Err(counter(engine)) };
     let agree = class.slabs == counted.slabs
-        && class.empty_slabs == counted.empty
+        && class.partial.len() == counted.partial
+        && class.idle.len() == counted.idle
         && class.out <= class.slots()
         && class.free() == counted.free;
     if !agree {
         return Err(counter(class));
     }
-    let (mut listed, mut prev, mut slab) = (0, Slab::NONE, class.partial);
-    while !slab.is_none() {
+    check_list(engine, id, &class.partial, Home::Partial)?;
+    check_list(engine, id, &class.idle, Home::Idle)
+}
+
+/// Checks that a list holds as many slabs as it says, all of one home.
+fn check_list(engine: &Engine, id: ClassId, list: &SlabList, home: Home) -> Result<(), Corruption> {
+    let (mut listed, mut prev, mut next) = (0, Slab::NONE, list.first());
+    while let Some(slab) = next {
         let addr = slab.memory().addr();
         let broken = Corruption { addr, kind: CorruptionKind::Slab };
-        if engine.store().region_of(addr).is_none() || listed > counted.with_free {
+        if engine.store().region_of(addr).is_none() || listed == list.len() {
             return Err(broken);
         }
-        if slab.class() != id.number() || slab.is_full() || slab.prev() != prev {
+        if slab.class() != id.number() || slab.home() != home || slab.prev() != prev {
             return Err(broken);
         }
         listed += 1;
-        (prev, slab) = (slab, slab.next());
+        (prev, next) = (slab, (!slab.next().is_none()).then_some(slab.next()));
     }
-    if listed == counted.with_free { Ok(()) } else { Err(counter(class)) }
+    if listed == list.len() { Ok(()) } else { Err(counter(list)) }
 }
 
 /// Checks that what a depot holds are cached slots of its class.

@@ -244,7 +244,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     }
 
     /// Allocates memory for a layout: from the size class that suits it with little waste, if
-    /// there is one, else from the heap. O(1), under the lock.
+    /// there is one, else from the heap. O(1), or, when memory runs out, O(slots in the depots),
+    /// once; under the lock.
     ///
     /// # Errors
     /// [`AllocError`]; the failure is counted. Before it gives up, the pool takes back what its

@@ -10,7 +10,7 @@ mod table;
 mod walk;
 
 pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable};
-pub(crate) use slab::{Slab, SlotState, StateByte};
+pub(crate) use slab::{Home, Slab, SlabList, SlotState, StateByte};
 pub(crate) use slab_map::{PieceKind, Reciprocal, SlabMap};
 pub(crate) use slabs::{Slabs, Slot};
 pub(crate) use store::{RegionEntry, Store};

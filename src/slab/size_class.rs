@@ -1,7 +1,7 @@
 //! Size classes: the shape of a class's slabs, and which class serves a size.
 
 use super::{
-    slab::{MAX_SLOTS, Slab},
+    slab::{Home, MAX_SLOTS, SlabList},
     slab_map::Reciprocal,
 };
 use crate::{
@@ -105,11 +105,12 @@ pub(crate) struct Class {
     pub(crate) reserve: u32,
     pub(crate) limit: u32,
     pub(crate) watermark: Option<(u32, WatermarkFn)>,
-    /// Slabs that have a free slot, those with live slots first.
-    pub(crate) partial: Slab,
-    /// Slabs, and those of them without a slot handed out.
+    /// Slabs that have a free slot, except idle ones.
+    pub(crate) partial: SlabList,
+    /// Slabs that could go back to the heap.
+    pub(crate) idle: SlabList,
+    /// All slabs.
     pub(crate) slabs: u32,
-    pub(crate) empty_slabs: u32,
     /// Slots that are not in their slab: cached or live. And the most there ever were.
     pub(crate) out: u32,
     pub(crate) peak: u32,
@@ -127,13 +128,22 @@ impl Class {
             reserve: clamp(declared.reserve),
             limit: clamp(declared.limit),
             watermark: declared.watermark.map(|(slots, callback)| (clamp(slots), callback)),
-            partial: Slab::NONE,
+            partial: SlabList::EMPTY,
+            idle: SlabList::EMPTY,
             slabs: 0,
-            empty_slabs: 0,
             out: 0,
             peak: 0,
             failures: 0,
             next_larger: number,
+        }
+    }
+
+    /// The list that slabs of a home are in.
+    pub(crate) fn list(&mut self, home: Home) -> Option<&mut SlabList> {
+        match home {
+            Home::Full => None,
+            Home::Partial => Some(&mut self.partial),
+            Home::Idle => Some(&mut self.idle),
         }
     }
 

@@ -109,6 +109,67 @@ const HEADER: usize = size_of::<Descriptor>();
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slab(*mut Descriptor);
 
+/// Which of its class's lists a slab is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// None: no slot is free.
+    Full,
+    /// Some slots are free, or all of them, but it belongs to the reserve.
+    Partial,
+    /// All slots are free, and it may go back to the heap.
+    Idle,
+}
+
+/// A list of slabs of one class, doubly linked through their descriptors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabList {
+    first: Slab,
+    len: u32,
+}
+
+impl SlabList {
+    pub(crate) const EMPTY: Self = Self { first: Slab::NONE, len: 0 };
+
+    /// The slab that was pushed last.
+    pub(crate) fn first(&self) -> Option<Slab> {
+        (!self.first.is_none()).then_some(self.first)
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Slab> + use<> {
+        core::iter::successors(self.first(), |slab| {
+            let next = slab.next();
+            (!next.is_none()).then_some(next)
+        })
+    }
+
+    pub(crate) fn push(&mut self, slab: Slab) {
+        slab.set_prev(Slab::NONE);
+        slab.set_next(self.first);
+        if !self.first.is_none() {
+            self.first.set_prev(slab);
+        }
+        self.first = slab;
+        self.len += 1;
+    }
+
+    pub(crate) fn remove(&mut self, slab: Slab) {
+        let (prev, next) = (slab.prev(), slab.next());
+        if !next.is_none() {
+            next.set_prev(prev);
+        }
+        if prev.is_none() {
+            self.first = next;
+        } else {
+            prev.set_next(next);
+        }
+        self.len -= 1;
+    }
+}
+
 /// What a new slab is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabParts {
@@ -239,6 +300,17 @@ impl Slab {
         self.free() == 0
     }
 
+    /// The list it belongs in.
+    pub(crate) fn home(self) -> Home {
+        if self.is_full() {
+            Home::Full
+        } else if self.is_empty() && !self.is_reserved() {
+            Home::Idle
+        } else {
+            Home::Partial
+        }
+    }
+
     /// Whether all slots are free.
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
@@ -253,13 +325,21 @@ impl Slab {
         unsafe { StateByte::at(self.states(), index) }
     }
 
-    /// Takes free slots until `out` is full or the slab is, marks them `state`, and writes their
-    /// numbers. Returns how many. O(`out.len()`), plus 64 state bytes.
-    pub(crate) fn take(self, stride: u32, state: SlotState, out: &mut [u32]) -> usize {
+    /// Takes free slots until `out` is full, the slab is, or `groups` groups have been looked
+    /// through; marks them `state` and writes their numbers. Returns how many: at least one if
+    /// there is one. O(`groups`).
+    pub(crate) fn take(
+        self,
+        stride: u32,
+        state: SlotState,
+        groups: &mut u32,
+        out: &mut [u32],
+    ) -> usize {
         let mut taken = 0;
-        while taken < out.len() && self.with(|slab| slab.free_groups) != 0 {
+        while taken < out.len() && *groups > 0 && self.with(|slab| slab.free_groups) != 0 {
             let group = self.with(|slab| slab.free_groups).trailing_zeros();
             taken += self.take_from_group(group, stride, state, &mut out[taken..]);
+            *groups -= 1;
         }
         self.with(|slab| slab.free -= to_u16(taken));
         taken

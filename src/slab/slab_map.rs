@@ -116,8 +116,7 @@ impl SlabMap {
 
     /// How many pieces of `1 << piece_log2` bytes it takes to cover a region.
     pub(crate) fn pieces_of(region: &Region, piece_log2: u32) -> usize {
-        let first = region.start() >> piece_log2;
-        ((region.end() - 1) >> piece_log2) - first + 1
+        region.end().div_ceil(1 << piece_log2) - (region.start() >> piece_log2)
     }
 
     /// How many granules there are from a region's origin to its end: its window of slot numbers.

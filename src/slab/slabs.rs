@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{
     size_class::{Class, SizeTable, SlabShape},
-    slab::{Slab, SlabParts, SlotState},
+    slab::{Home, Slab, SlabParts, SlotState},
     slab_map::{PieceKind, SlabMap},
     store::{RegionEntry, Store},
     table::Table,
@@ -25,6 +25,10 @@ const SLAB_SHARE: usize = 128;
 /// Empty slabs that a class keeps beyond its reserve, so that a pair of calls at the edge of a
 /// slab does not carve and return it again and again.
 const SPARE_SLABS: u32 = 1;
+
+/// Groups of state bytes that one call looks through at most, so that filling a magazine from slabs
+/// with few free slots each stays short.
+const GROUPS_PER_TAKE: u32 = 16;
 
 /// A slot that a pointer was found to be the start of.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +103,12 @@ impl Slabs {
     /// Takes back the class that was added last, before anybody used it.
     pub(crate) fn forget_last(&mut self) {
         if let Some(last) = self.classes.len().checked_sub(1) {
-            self.release_empty(ClassId(to_u8(last)), true);
+            // All of its slabs are of the reserve, and none of their slots was ever taken.
+            while let Some(slab) = self.classes[last].partial.first() {
+                if self.release(ClassId(to_u8(last)), slab).is_err() {
+                    break;
+                }
+            }
             self.classes.pop();
             self.sizes = SizeTable::empty();
             (0..last).for_each(|number| self.sizes.add(&mut self.classes[..=number], number));
@@ -119,8 +128,8 @@ impl Slabs {
     }
 
     /// Takes slots out of the class's slabs, marks them `state` and writes their numbers, until
-    /// `out` is full, the class is at its limit or memory has run out. Returns how many.
-    /// O(`out.len()`), plus carving a slab.
+    /// `out` is full, the class is at its limit, memory has run out, or enough state bytes have been
+    /// looked at. Returns how many: at least one if there is one. O(1), plus carving a slab.
     pub(crate) fn take(
         &mut self,
         class: ClassId,
@@ -129,22 +138,18 @@ impl Slabs {
     ) -> Result<usize, Corruption> {
         let Class { shape, limit, out: already, .. } = self.classes[class.index()];
         let want = out.len().min(to_usize(limit.saturating_sub(already)));
-        let mut taken = 0;
-        while taken < want {
-            let slab = self.classes[class.index()].partial;
-            if slab.is_none() {
+        let (mut taken, mut groups) = (0, GROUPS_PER_TAKE);
+        while taken < want && groups > 0 {
+            let entry = &self.classes[class.index()];
+            let Some(slab) = entry.partial.first().or_else(|| entry.idle.first()) else {
                 if self.grow(class, false)? {
                     continue;
                 }
                 break;
-            }
-            if slab.is_empty() {
-                self.classes[class.index()].empty_slabs -= 1;
-            }
-            taken += slab.take(shape.stride, state, &mut out[taken..want]);
-            if slab.is_full() {
-                self.unlink(class, slab);
-            }
+            };
+            let room = &mut out[taken..want];
+            let take = || slab.take(shape.stride, state, &mut groups, room);
+            taken += self.relist(class, slab, take);
         }
         let entry = &mut self.classes[class.index()];
         entry.out += to_u32(taken);
@@ -160,19 +165,13 @@ impl Slabs {
         let shape = self.classes[class.index()].shape;
         let map = *self.map_of(number).ok_or(lost)?;
         let slab = Slab::of_states(map.slab(number).0);
-        let was_full = slab.is_full();
-        slab.put(slab.index_of(number, shape.reciprocal));
-        if was_full {
-            self.link(class, slab);
-        }
+        let index = slab.index_of(number, shape.reciprocal);
+        self.relist(class, slab, || slab.put(index));
         self.out_bytes -= shape.size;
         let entry = &mut self.classes[class.index()];
         entry.out -= 1;
-        if slab.is_empty() {
-            entry.empty_slabs += 1;
-            if entry.empty_slabs > SPARE_SLABS && !slab.is_reserved() {
-                return self.release(class, slab);
-            }
+        if slab.home() == Home::Idle && entry.idle.len() > SPARE_SLABS {
+            return self.release(class, slab);
         }
         Ok(())
     }
@@ -233,10 +232,11 @@ impl Slabs {
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
         let slab = unsafe { Slab::new(memory, parts) };
         map.set_slab(first, shape.pieces, PieceKind::class(class.0), slab.states());
-        self.link(class, slab);
         let entry = &mut self.classes[class.index()];
         entry.slabs += 1;
-        entry.empty_slabs += 1;
+        if let Some(list) = entry.list(slab.home()) {
+            list.push(slab);
+        }
         Ok(true)
     }
 
@@ -252,27 +252,23 @@ impl Slabs {
             map.set_slab(first, pieces, PieceKind::class(class.0), slab.states());
             return Err(broken);
         }
-        self.unlink(class, slab);
         let entry = &mut self.classes[class.index()];
         entry.slabs -= 1;
-        entry.empty_slabs -= 1;
+        if let Some(list) = entry.list(slab.home()) {
+            list.remove(slab);
+        }
         self.store.free_own(slab.memory());
         Ok(())
     }
 
-    /// Gives empty slabs back, those of the reserve only if they are meant too. Returns the bytes.
-    /// O(slabs that are not full).
-    pub(crate) fn release_empty(&mut self, class: ClassId, reserved_too: bool) -> usize {
+    /// Gives the class's idle slabs back to the heap. Returns their bytes. O(idle slabs).
+    pub(crate) fn release_idle(&mut self, class: ClassId) -> usize {
         let mut released = 0;
-        let mut slab = self.classes[class.index()].partial;
-        while !slab.is_none() && self.classes[class.index()].empty_slabs > 0 {
-            let next = slab.next();
-            let meant = slab.is_empty() && (reserved_too || !slab.is_reserved());
-            if meant && self.release(class, slab).is_ok() {
-                let shape = self.classes[class.index()].shape;
-                released += shape.slab_bytes(self.store.piece_bytes());
+        while let Some(slab) = self.classes[class.index()].idle.first() {
+            if self.release(class, slab).is_err() {
+                break;
             }
-            slab = next;
+            released += self.classes[class.index()].shape.slab_bytes(self.store.piece_bytes());
         }
         released
     }
@@ -293,15 +289,12 @@ impl Slabs {
         }
         for class in self.classes.iter() {
             let bytes = class.shape.slab_bytes(self.store.piece_bytes());
-            let mut slab = class.partial;
-            while !slab.is_none() {
-                if let Some(entry) = self.store.region_of_number(slab.first())
-                    && slab.is_empty()
-                {
+            let listed = class.partial.iter().chain(class.idle.iter());
+            for slab in listed.filter(|slab| slab.is_empty()) {
+                if let Some(entry) = self.store.region_of_number(slab.first()) {
                     let start = entry.map().pointer(slab.first()).addr();
                     visit(entry.region(), start..start + bytes);
                 }
-                slab = slab.next();
             }
         }
     }
@@ -327,14 +320,7 @@ impl Slabs {
         for index in 0..self.classes.len() {
             let class = &mut self.classes[index];
             (class.peak, class.failures) = (0, 0);
-            let mut slab = class.partial;
-            while !slab.is_none() {
-                let next = slab.next();
-                if !slab.is_reserved() {
-                    self.release(ClassId(to_u8(index)), slab)?;
-                }
-                slab = next;
-            }
+            self.release_idle(ClassId(to_u8(index)));
         }
         Ok(())
     }
@@ -345,38 +331,24 @@ impl Slabs {
         let taken = slab.slots() - slab.free();
         entry.out -= taken;
         self.out_bytes -= to_usize(taken) * entry.shape.size;
-        if !slab.is_empty() {
-            entry.empty_slabs += 1;
-        }
-        let was_full = slab.is_full();
-        slab.free_all();
-        if was_full {
-            self.link(class, slab);
-        }
+        self.relist(class, slab, || slab.free_all());
         Ok(())
     }
 
-    /// Puts a slab into its class's list of slabs with free slots.
-    fn link(&mut self, class: ClassId, slab: Slab) {
-        let entry = &mut self.classes[class.index()];
-        slab.set_prev(Slab::NONE);
-        slab.set_next(entry.partial);
-        if !entry.partial.is_none() {
-            entry.partial.set_prev(slab);
+    /// Lets `change` change a slab, and keeps it in the list that it belongs in.
+    fn relist<R>(&mut self, class: ClassId, slab: Slab, change: impl FnOnce() -> R) -> R {
+        let before = slab.home();
+        let result = change();
+        let after = slab.home();
+        if before != after {
+            let entry = &mut self.classes[class.index()];
+            if let Some(list) = entry.list(before) {
+                list.remove(slab);
+            }
+            if let Some(list) = entry.list(after) {
+                list.push(slab);
+            }
         }
-        entry.partial = slab;
-    }
-
-    /// Takes a slab out of its class's list.
-    fn unlink(&mut self, class: ClassId, slab: Slab) {
-        let (prev, next) = (slab.prev(), slab.next());
-        if !next.is_none() {
-            next.set_prev(prev);
-        }
-        if prev.is_none() {
-            self.classes[class.index()].partial = next;
-        } else {
-            prev.set_next(next);
-        }
+        result
     }
 }

@@ -119,6 +119,7 @@ impl PageSource for FaultySource {
 }
 
 /// The pages of a [`FaultySource`].
+#[derive(Debug)]
 pub struct FaultyPages {
     region: NonNull<[u8]>,
     _memory: Vec<u8>,

@@ -47,6 +47,11 @@ pub fn free_all(handle: &mut impl Handle, pointers: impl IntoIterator<Item = Non
     }
 }
 
+/// A pointer to an address that nobody gave out.
+pub fn stray(addr: usize) -> NonNull<u8> {
+    NonNull::new(std::ptr::without_provenance_mut(addr)).expect("not the null address")
+}
+
 /// A pointer that may go to another thread: packets do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Packet(pub NonNull<u8>);

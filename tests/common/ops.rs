@@ -7,7 +7,7 @@ use libmempool::{
 };
 use lock_api::RawMutex;
 
-use super::{Handle, Model, Setup, layout, model::Live, stamp};
+use super::{Handle, Model, Setup, layout, model::Live, stamp, stray};
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +55,11 @@ impl Op {
             _ => Self::Free { via, which: a },
         }
     }
+}
+
+/// Large alignments are rare, as in life.
+fn alignment(random: u16) -> usize {
+    1 << if random.is_multiple_of(8) { random / 8 % 13 } else { random / 8 % 5 }
 }
 
 /// Local caches beside the pool itself.
@@ -175,11 +180,6 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         ClassId::new(u8::try_from(usize::from(random) % classes).expect("at most 128"))
     }
 
-    fn align(&self, random: u16) -> usize {
-        // Large alignments are rare, as in life.
-        1 << if random.is_multiple_of(8) { random / 8 % 13 } else { random / 8 % 5 }
-    }
-
     pub fn apply(&mut self, op: Op) {
         match op {
             Op::Alloc { via, size, align_log2 } => self.alloc(via, size, align_log2, false),
@@ -215,7 +215,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     }
 
     fn alloc(&mut self, via: u16, size: u16, align: u16, zeroed: bool) {
-        let wanted = layout(self.size(size), self.align(align));
+        let wanted = layout(self.size(size), alignment(align));
         let handle = self.via(via);
         let result = if zeroed { handle.alloc_zeroed(wanted) } else { handle.alloc(wanted) };
         match result {
@@ -376,7 +376,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         if self.pool.contains(std::ptr::without_provenance(near)) {
             return; // regions may touch
         }
-        let pointer = NonNull::without_provenance(near.try_into().expect("not null"));
+        let pointer = stray(near);
         let error = self.misuse(|session| session.via(via).free(pointer));
         assert_eq!(error, FreeError::Foreign { addr: near });
     }

@@ -1,4 +1,4 @@
-//! A small random generator (SplitMix64), so that runs with a seed repeat exactly.
+//! A small random generator (`SplitMix64`), so that runs with a seed repeat exactly.
 
 /// The generator's state.
 #[derive(Clone, Debug)]
