@@ -68,13 +68,21 @@ pub struct SizeClass {
     pub(crate) reserve: usize,
     pub(crate) limit: usize,
     pub(crate) coloured: bool,
+    pub(crate) dedicated: bool,
     pub(crate) watermark: Option<(usize, WatermarkFn)>,
 }
 
 impl SizeClass {
     /// Objects of `size` bytes, with no reserve and no limit.
     pub const fn new(size: usize) -> Self {
-        Self { size, reserve: 0, limit: usize::MAX, coloured: false, watermark: None }
+        Self {
+            size,
+            reserve: 0,
+            limit: usize::MAX,
+            coloured: false,
+            dedicated: false,
+            watermark: None,
+        }
     }
 
     /// The size of its objects in bytes, as it was given.
@@ -104,7 +112,19 @@ impl SizeClass {
         self
     }
 
-    /// Calls `callback` when fewer than `slots` of the class's reserve are left.
+    /// Keeps the class to those who name it: requests by size alone ([`Pool::alloc`] and
+    /// [`Pool::class_of`]) do not draw on its slots.
+    ///
+    /// [`Pool::alloc`]: crate::Pool::alloc
+    /// [`Pool::class_of`]: crate::Pool::class_of
+    #[must_use]
+    pub const fn dedicated(mut self) -> Self {
+        self.dedicated = true;
+        self
+    }
+
+    /// Calls `callback` when the slots that the class has ready (in slabs and depot, within its
+    /// limit) fall below `slots`, once each time they do. The callback may use the pool.
     #[must_use]
     pub const fn low_watermark(mut self, slots: usize, callback: WatermarkFn) -> Self {
         self.watermark = Some((slots, callback));

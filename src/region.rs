@@ -69,9 +69,11 @@ impl Region {
         /// The smallest page of any platform that faults pages in.
         const PAGE: usize = 4096;
         debug_assert!(range.start >= self.start() && range.end <= self.end());
-        for addr in range.step_by(PAGE) {
+        let mut addr = range.start;
+        while addr < range.end {
             // SAFETY: the range is in the region, and free. Volatile, so that it happens.
             unsafe { self.at(addr).write_volatile(0) };
+            addr = round_down(addr, PAGE) + PAGE;
         }
     }
 

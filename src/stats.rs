@@ -14,7 +14,8 @@ use crate::config::ClassId;
 pub struct PoolStats {
     /// All regions.
     pub region_bytes: usize,
-    /// The pool's own tables: bins, slab maps, descriptors, magazines, caches.
+    /// The pool's own blocks: slab maps, descriptors, magazines, caches. The bins' table, in front
+    /// of the first region's first block, is not one of them.
     pub metadata_bytes: usize,
     /// Usable bytes of the blocks and slots in callers' hands.
     pub live_bytes: usize,

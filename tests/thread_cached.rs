@@ -58,7 +58,7 @@ fn threads_exchange_slots() {
     let pool = packets();
     let (to, from) = channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let sender = scope.spawn(|| {
             for stamp in 0..20_000 {
                 let Ok(slot) = pool.alloc(bytes(500)) else {
                     thread::yield_now();
@@ -69,12 +69,15 @@ fn threads_exchange_slots() {
             }
             drop(to);
         });
-        scope.spawn(|| {
+        let receiver = scope.spawn(|| {
             for (slot, stamp) in from {
                 stamp::verify(slot.0, 500, stamp);
                 free(&pool, slot).unwrap();
             }
         });
+        // The scope alone does not wait for thread locals.
+        sender.join().unwrap();
+        receiver.join().unwrap();
     });
     let stats = pool.pool().stats();
     assert_eq!((stats.live_objects, stats.caches, stats.bad_frees), (0, 0, 0), "{stats}");

@@ -26,6 +26,8 @@ pub(crate) struct ClassCache {
     len: AtomicU32,
     capacity: Cell<u32>,
     pub(crate) reciprocal: Reciprocal,
+    /// Slots of each of its slabs.
+    pub(crate) slots_per_slab: u32,
     /// Usable bytes of a slot.
     pub(crate) size: u32,
     /// The smallest request that a call without a class brings here.
@@ -49,6 +51,7 @@ impl ClassCache {
             len: AtomicU32::new(0),
             capacity: Cell::new(0),
             reciprocal: class.shape.reciprocal,
+            slots_per_slab: class.shape.slots,
             size: to_u32(size),
             min_size: to_u32(if size <= 64 { 1 } else { size - size / WASTE_SHARE }),
             align: to_u32(class.shape.align),

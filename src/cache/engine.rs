@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     depots: Table<Depot>,
     /// The caches that have a block here.
     pub(crate) caches: *mut CacheBlock,
+    /// The one of them that is used under the lock only, by callers without a cache; or null.
+    pub(crate) shared: *mut CacheBlock,
     pub(crate) flags: PoolFlags,
     magazine: Option<usize>,
     /// Raised when memory ran out: caches that see a new value give back what they hold.
@@ -68,6 +70,7 @@ impl Engine {
             slabs: Slabs::new(store),
             depots: Table::empty(),
             caches: core::ptr::null_mut(),
+            shared: core::ptr::null_mut(),
             flags,
             magazine,
             drain: 0,
@@ -112,6 +115,7 @@ impl Engine {
         if let Some(full) = self.depots[class.index()].take_full() {
             let empty = cache.exchange_loaded(full);
             self.keep_empty(class, empty);
+            self.note_watermark(class);
             return Ok(());
         }
         let slabs = &mut self.slabs;
@@ -130,6 +134,12 @@ impl Engine {
         if !cache.is_full() || !cache.has_magazines() {
             return Ok(());
         }
+        let spilled = self.spill_loaded(class, cache);
+        self.note_watermark(class);
+        spilled
+    }
+
+    fn spill_loaded(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
         if let Some(empty) = self.take_empty(class) {
             let full = cache.exchange_loaded(empty);
             let Err(full) = self.depots[class.index()].put_full(full) else { return Ok(()) };
@@ -176,7 +186,9 @@ impl Engine {
 
     /// Returns cached slots to their slabs.
     fn return_all(&mut self, class: ClassId, numbers: &[u32]) -> Result<(), Corruption> {
-        numbers.iter().try_for_each(|&number| self.slabs.put(class, number))
+        let puts = numbers.iter().map(|&number| self.slabs.put(class, number));
+        // Every one of them, whatever becomes of another.
+        puts.fold(Ok(()), Result::and)
     }
 
     /// Takes back everything a cache holds of a class: full magazines go to the depot if `keep`.
@@ -192,6 +204,7 @@ impl Engine {
                 self.empty_out(class, magazine);
             }
         }
+        self.note_watermark(class);
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
@@ -201,9 +214,14 @@ impl Engine {
         self.keep_empty(class, magazine);
     }
 
-    /// Returns what a class's depot holds to the slabs, and its spare magazines to the heap.
-    /// O(slots in the depot).
+    /// Returns what a class's depot and the shared cache hold to the slabs, and spare magazines to
+    /// the heap. O(slots in the depot).
     pub(crate) fn empty_depot(&mut self, class: ClassId) {
+        if let Some(shared) = CacheBlockRef::listed(self.shared)
+            && let Some(cache) = shared.class_caches().get(class.index())
+        {
+            self.flush(class, cache, false);
+        }
         while let Some(full) = self.depots[class.index()].take_full() {
             self.empty_out(class, full);
         }
@@ -224,7 +242,9 @@ impl Engine {
     /// Takes back every block and slot, and every cache. Nobody has a cache any more, or uses what
     /// was allocated. O(blocks + slots).
     pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
+        self.generation = self.generation.wrapping_add(1);
         self.drop_caches();
+        self.shared = core::ptr::null_mut();
         for index in 0..self.depots.len() {
             while let Some(full) = self.depots[index].take_full() {
                 self.slabs.store.free_own(full.memory());
@@ -235,7 +255,6 @@ impl Engine {
         }
         self.slabs.reset()?;
         self.slabs.store.free_all()?;
-        self.generation = self.generation.wrapping_add(1);
         (self.peak_bytes, self.failures, self.bad_frees) = (0, 0, 0);
         Ok(())
     }
@@ -266,7 +285,9 @@ impl Engine {
 
     /// Frees a slot past the caches; the caller has found it live.
     pub(crate) fn free_slot(&mut self, slot: Slot) -> Result<(), FreeError> {
-        Ok(self.slabs.put(slot.class, slot.number)?)
+        self.slabs.put(slot.class, slot.number)?;
+        self.note_watermark(slot.class);
+        Ok(())
     }
 
     /// Why a class has no slot.
@@ -341,12 +362,18 @@ impl Engine {
     /// After slots left their slabs: the peak, and the class's watermark.
     fn after_take(&mut self, class: ClassId) {
         self.note_peak();
-        let entry = &self.slabs.classes()[class.index()];
+        self.note_watermark(class);
+    }
+
+    /// Notices when the slots that a class has ready fall below its watermark, or rise above it.
+    fn note_watermark(&mut self, class: ClassId) {
+        let cached = to_u32(self.depots[class.index()].cached());
+        let Some(entry) = self.slabs.class_mut(class) else { return };
         let Some((mark, callback)) = entry.watermark else { return };
-        let allowed = entry.limit.saturating_sub(entry.out);
-        let left = to_usize(entry.free().min(allowed)) + self.depots[class.index()].cached();
-        if left < to_usize(mark) {
-            self.pending = Some(Watermark { callback, class, left });
+        let left = entry.free().min(entry.limit.saturating_sub(entry.out)) + cached;
+        let was_low = core::mem::replace(&mut entry.low, left < mark);
+        if entry.low && !was_low {
+            self.pending = Some(Watermark { callback, class, left: to_usize(left) });
         }
     }
 

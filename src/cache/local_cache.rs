@@ -101,6 +101,8 @@ pub(crate) struct CacheCore {
     generation: u32,
     sizes: *const SizeTable,
     block: *mut CacheBlock,
+    /// Used under the lock only, so that others may empty it there.
+    shared: bool,
     first: *const RegionEntry,
     _own: PhantomData<ClassCache>,
 }
@@ -118,6 +120,15 @@ struct Found<'c> {
 impl CacheCore {
     /// A cache that holds nothing, and gets its block on first use.
     pub(crate) const fn new() -> Self {
+        Self::with_use(false)
+    }
+
+    /// The cache of callers who have none, used under the lock.
+    pub(crate) const fn shared() -> Self {
+        Self::with_use(true)
+    }
+
+    const fn with_use(shared: bool) -> Self {
         Self {
             map: SlabMap::empty(),
             classes: core::ptr::null(),
@@ -127,6 +138,7 @@ impl CacheCore {
             generation: 0,
             sizes: core::ptr::null(),
             block: core::ptr::null_mut(),
+            shared,
             first: core::ptr::null(),
             _own: PhantomData,
         }
@@ -173,8 +185,11 @@ impl CacheCore {
         let class = self.class(id)?;
         let (states, offset) = self.map.slab(number);
         let index = class.reciprocal.divide_exactly(offset)?;
-        // SAFETY: the map says that the piece is in a slab of this class, so `states` are its
-        // states, and an offset within the slab divided by the stride is at most its slots.
+        if index >= class.slots_per_slab {
+            return None;
+        }
+        // SAFETY: the map says that the piece is in a slab of this class, or was when it was read,
+        // so `states` are that slab's, and the index is in range.
         let state = unsafe { StateByte::at(states, index) };
         (state.load() == SlotState::Live as u8).then_some(Found { class, number, state })
     }
@@ -230,7 +245,11 @@ impl CacheCore {
             return Ok(self.hand_out(class, number));
         }
         engine.with(|engine| {
-            self.alloc_from(id, engine).inspect_err(|_| engine.count_failure(Some(id)))
+            let slot = self.ready_slot(id, engine).or_else(|error| {
+                self.reclaim(error, engine);
+                self.ready_slot(id, engine)
+            });
+            slot.inspect_err(|_| engine.count_failure(Some(id)))
         })
     }
 
@@ -240,9 +259,8 @@ impl CacheCore {
         if class.swap_if(|len| len > 0) { class.pop() } else { None }
     }
 
-    /// Allocates a slot with the engine's help: from the depot, from the slabs, and, when memory
-    /// has run out, after everything that lies idle has been reclaimed.
-    fn alloc_from(&mut self, id: ClassId, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
+    /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
+    fn ready_slot(&mut self, id: ClassId, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
         if id.index() >= engine.slabs.classes().len() {
             let initialised = engine.store().first_region().is_some();
             return Err(if initialised {
@@ -258,13 +276,26 @@ impl CacheCore {
         {
             return Ok(self.hand_out(class, number));
         }
-        let direct = engine.alloc_slot(id).or_else(|error| {
-            self.reclaim(error, engine);
-            engine.alloc_slot(id)
-        })?;
+        let direct = engine.alloc_slot(id)?;
         let size = engine.slabs.classes()[id.index()].shape.size;
         prepare_out(engine.flags, direct, size);
         Ok(direct)
+    }
+
+    /// Allocates by layout with the engine's help: from the class that suits it, else (or if the
+    /// class has no slot) from the heap.
+    fn ready(&mut self, layout: Layout, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
+        self.sync(engine);
+        let id = self.class_for(layout).map(|(id, _)| id);
+        if let Some(Ok(slot)) = id.map(|id| self.ready_slot(id, engine)) {
+            return Ok(slot);
+        }
+        let block = engine.alloc_block(layout)?;
+        if !engine.flags.is_empty() {
+            let usable = usable_size(engine, block).unwrap_or(layout.size());
+            prepare_out(engine.flags, block, usable);
+        }
+        Ok(block)
     }
 
     /// Makes available what lies idle and could help with an error: everything if memory has run
@@ -321,6 +352,9 @@ impl CacheCore {
         let Some(first) = engine.store().first_region() else { return };
         (self.first, self.map) = (first, *first.map());
         (self.block, self.generation) = (block, engine.generation);
+        if self.shared {
+            engine.shared = block;
+        }
         // SAFETY: `new_block` made the block; it becomes this cache's.
         unsafe {
             self.count = (*block).count;
@@ -355,11 +389,11 @@ impl CacheCore {
     fn list(block: *mut CacheBlock, engine: &mut Engine) {
         let head = engine.caches;
         // SAFETY: the block is complete and nobody else has it; the head, if any, is listed, and
-        // links are touched under the lock only.
+        // links are touched under the lock only. No references: their owners read the rest.
         unsafe {
             (*block).next = head;
-            if let Some(head) = head.as_mut() {
-                head.prev = block;
+            if !head.is_null() {
+                (*head).prev = block;
             }
         }
         engine.caches = block;
@@ -370,12 +404,13 @@ impl CacheCore {
         // the lock only.
         unsafe {
             let (prev, next) = ((*block).prev, (*block).next);
-            match prev.as_mut() {
-                Some(prev) => prev.next = next,
-                None => engine.caches = next,
+            if prev.is_null() {
+                engine.caches = next;
+            } else {
+                (*prev).next = next;
             }
-            if let Some(next) = next.as_mut() {
-                next.prev = prev;
+            if !next.is_null() {
+                (*next).prev = prev;
             }
         }
     }
@@ -395,14 +430,17 @@ impl CacheCore {
             return;
         }
         if self.generation != engine.generation {
-            *self = Self::new();
+            *self = Self::with_use(self.shared);
             return;
+        }
+        if self.shared {
+            engine.shared = core::ptr::null_mut();
         }
         self.flush(engine, true);
         Self::unlist(self.block, engine);
         engine.slabs.store.free_own(self.block.cast());
         let (flags, drain) = (self.flags, self.drain);
-        *self = Self { flags, drain, ..Self::new() };
+        *self = Self { flags, drain, ..Self::with_use(self.shared) };
     }
 
     /// Allocates by layout: from a class that suits it, else (or if the class has no slot left)
@@ -434,27 +472,17 @@ impl CacheCore {
             return Ok(self.hand_out(class, number));
         }
         engine.with(|engine| {
-            self.sync(engine);
+            let block = self.ready(layout, engine).or_else(|error| {
+                // Not for what all regions together could not hold.
+                if layout.size() > engine.store().region_bytes() {
+                    return Err(error);
+                }
+                self.reclaim(error, engine);
+                self.ready(layout, engine)
+            });
             let id = self.class_for(layout).map(|(id, _)| id);
-            if let Some(Ok(slot)) = id.map(|id| self.alloc_from(id, engine)) {
-                return Ok(slot);
-            }
-            self.alloc_block(layout, engine).inspect_err(|_| engine.count_failure(id))
+            block.inspect_err(|_| engine.count_failure(id))
         })
-    }
-
-    /// Allocates from the heap, if need be after everything that lies idle has been reclaimed.
-    fn alloc_block(
-        &mut self,
-        layout: Layout,
-        engine: &mut Engine,
-    ) -> Result<NonNull<u8>, AllocError> {
-        let block = engine.alloc_block(layout).or_else(|error| {
-            self.reclaim(error, engine);
-            engine.alloc_block(layout)
-        })?;
-        prepare_out(engine.flags, block, layout.size());
-        Ok(block)
     }
 
     /// Frees a block or slot, which must be of the expected class if one is given.
@@ -589,12 +617,7 @@ impl CacheCore {
         {
             return Some(self.hand_out(class, number));
         }
-        engine.with(|engine| {
-            let slot = self.class_for(layout).and_then(|(id, _)| engine.alloc_slot(id).ok());
-            let ready = slot.or_else(|| engine.alloc_block(layout).ok())?;
-            prepare_out(engine.flags, ready, layout.size());
-            Some(ready)
-        })
+        engine.with(|engine| self.ready(layout, engine).ok())
     }
 
     /// Resizes where it is, or moves. On failure the old block stays.
@@ -633,8 +656,8 @@ impl CacheCore {
             None => match self.alloc(layout, engine) {
                 Ok(moved) => moved,
                 Err(error) => {
-                    let slid = engine.with(|engine| engine.slide_block(pointer, new_size, align));
-                    return slid.ok().flatten().ok_or(error.into());
+                    let slid = engine.with(|engine| slide(engine, pointer, new_size, align));
+                    return slid?.ok_or(error.into());
                 }
             },
         };
@@ -649,12 +672,39 @@ impl CacheCore {
     }
 }
 
-/// Resizes where it is; `false` if that cannot be.
+/// Resizes where it is; `false` if that cannot be. In a pool with flags a block that shrinks keeps
+/// its size, so that no part of it leaves the caller's hands without what the flags ask for.
 fn resize(engine: &mut Engine, pointer: NonNull<u8>, new_size: usize) -> Result<bool, FreeError> {
-    counted(engine, |engine| match live_slot(engine, pointer.addr().get())? {
-        Some(slot) => Ok(new_size <= engine.slabs.classes()[slot.class.index()].shape.size),
-        None => Ok(engine.resize_block(pointer, new_size)?.is_some()),
+    counted(engine, |engine| {
+        let usable = usable_size(engine, pointer)?;
+        let flags = engine.flags;
+        if live_slot(engine, pointer.addr().get())?.is_some() {
+            return Ok(new_size <= usable);
+        }
+        if !flags.is_empty() && new_size <= usable {
+            return Ok(true);
+        }
+        let Some(grown) = engine.resize_block(pointer, new_size)? else { return Ok(false) };
+        if grown > usable {
+            // SAFETY: the block reaches that far now.
+            prepare_out(flags, unsafe { pointer.add(usable) }, grown - usable);
+        }
+        Ok(true)
     })
+}
+
+/// Grows a heap block downwards; not in a pool with flags, which would have to be kept for what it
+/// leaves behind.
+fn slide(
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+    new_size: usize,
+    align: usize,
+) -> Result<Option<NonNull<u8>>, FreeError> {
+    if !engine.flags.is_empty() || live_slot(engine, pointer.addr().get())?.is_some() {
+        return Ok(None);
+    }
+    engine.slide_block(pointer, new_size, align)
 }
 
 /// Usable bytes of a live block or slot.

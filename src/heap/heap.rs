@@ -511,7 +511,8 @@ impl Heap {
         let stop = start.checked_add(len)?;
         let behind = self.tag_behind_span(stop);
         let touches_slab = end + WORD == stop && is_slab(stop);
-        let fits = behind == end || end.checked_sub(behind)? >= self.min_block();
+        let rest = end.checked_sub(behind);
+        let fits = rest.is_some_and(|rest| rest == 0 || rest >= self.min_block());
         (touches_slab || fits).then_some(start)
     }
 

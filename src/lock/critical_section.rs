@@ -17,20 +17,63 @@ use lock_api::{GuardNoSend, RawMutex};
 /// POOL.init(memory)?;
 /// # Ok::<(), libmempool::ConfigError>(())
 /// ```
+///
+/// Locks of this kind share one section: it begins with the first that is taken and ends with the
+/// last that is let go, in whatever order. Do not let a guard outlive a critical section of your
+/// own around it: interrupts would come back early, and what they then find locked panics.
 #[derive(Debug)]
 pub struct CriticalSection {
-    /// What to restore when the lock is let go; `None` while it is free.
+    held: Cell<bool>,
+}
+
+/// The section that all held locks share.
+struct Section {
+    /// Locks that are held.
+    depth: Cell<usize>,
+    /// What the first of them found, to be restored after the last.
     restore: Cell<Option<RestoreState>>,
 }
 
-// SAFETY: `restore` is touched inside the critical section only, which excludes every other
+static SECTION: Section = Section { depth: Cell::new(0), restore: Cell::new(None) };
+
+// SAFETY: its fields are touched between an acquire and a release only, which exclude every other
 // context.
+unsafe impl Sync for Section {}
+
+// SAFETY: as for `Section`.
 unsafe impl Sync for CriticalSection {}
 
-// SAFETY: inside the critical section nothing else runs that could take the lock; a nested attempt
-// by the same context is refused, because `restore` says that it is held.
+impl Section {
+    /// Takes over a section that was just acquired, for one more lock.
+    fn enter(&self, acquired: RestoreState) {
+        let depth = self.depth.get();
+        self.depth.set(depth + 1);
+        if depth == 0 {
+            self.restore.set(Some(acquired));
+        } else {
+            // SAFETY: acquired by the caller just before, inside the section that is kept.
+            unsafe { critical_section::release(acquired) };
+        }
+    }
+
+    /// Lets one lock go, inside a section that was just acquired for it, and ends that.
+    fn leave(&self, acquired: RestoreState) {
+        let depth = self.depth.get() - 1;
+        self.depth.set(depth);
+        let ended = if depth == 0 { self.restore.take() } else { None };
+        // SAFETY: acquired by the caller just before.
+        unsafe { critical_section::release(acquired) };
+        if let Some(restore) = ended {
+            // SAFETY: acquired by `enter` for the first lock, and all within it has been released.
+            unsafe { critical_section::release(restore) };
+        }
+    }
+}
+
+// SAFETY: `held` is read and written inside a critical section only, and lets one context at a
+// time have the lock; a nested attempt by the same context is refused.
 unsafe impl RawMutex for CriticalSection {
-    const INIT: Self = Self { restore: Cell::new(None) };
+    const INIT: Self = Self { held: Cell::new(false) };
 
     type GuardMarker = GuardNoSend;
 
@@ -43,22 +86,22 @@ unsafe impl RawMutex for CriticalSection {
 
     #[inline]
     fn try_lock(&self) -> bool {
-        // SAFETY: released below, or by `unlock`.
-        let restore = unsafe { critical_section::acquire() };
-        if self.restore.get().is_some() {
-            // SAFETY: acquired just above, sections nest properly.
-            unsafe { critical_section::release(restore) };
+        // SAFETY: released below, or by `Section::enter` or `leave`.
+        let acquired = unsafe { critical_section::acquire() };
+        if self.held.replace(true) {
+            // SAFETY: acquired just above.
+            unsafe { critical_section::release(acquired) };
             return false;
         }
-        self.restore.set(Some(restore));
+        SECTION.enter(acquired);
         true
     }
 
     #[inline]
     unsafe fn unlock(&self) {
-        if let Some(restore) = self.restore.take() {
-            // SAFETY: acquired by `try_lock` in this context (guards are not `Send`).
-            unsafe { critical_section::release(restore) };
-        }
+        // SAFETY: released by `Section::leave`.
+        let acquired = unsafe { critical_section::acquire() };
+        self.held.set(false);
+        SECTION.leave(acquired);
     }
 }

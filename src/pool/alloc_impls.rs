@@ -14,30 +14,53 @@ use lock_api::RawMutex;
 use super::pool::Pool;
 use crate::page_source::PageSource;
 
+/// Ends the program if it is dropped by unwinding: a global allocator must not unwind, but a
+/// watermark's callback may panic.
+struct NoUnwind;
+
+impl NoUnwind {
+    fn guard<R>(work: impl FnOnce() -> R) -> R {
+        let guard = Self;
+        let result = work();
+        core::mem::forget(guard);
+        result
+    }
+}
+
+impl Drop for NoUnwind {
+    fn drop(&mut self) {
+        panic!("a panic must not leave a global allocator");
+    }
+}
+
 // SAFETY: blocks are live, disjoint and aligned until they are freed; nothing here unwinds.
 unsafe impl<L: RawMutex, P: PageSource> GlobalAlloc for Pool<'_, L, P>
 where
     Self: Sync,
 {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.alloc(layout).map_or(null_mut(), NonNull::as_ptr)
+        NoUnwind::guard(|| self.alloc(layout).map_or(null_mut(), NonNull::as_ptr))
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.alloc_zeroed(layout).map_or(null_mut(), NonNull::as_ptr)
+        NoUnwind::guard(|| self.alloc_zeroed(layout).map_or(null_mut(), NonNull::as_ptr))
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, _layout: Layout) {
-        if let Some(pointer) = NonNull::new(pointer) {
+        let Some(pointer) = NonNull::new(pointer) else { return };
+        NoUnwind::guard(|| {
             // SAFETY: the caller of `dealloc` gives the block up. A refusal has been counted.
             let _ = unsafe { self.free(pointer) };
-        }
+        });
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Some(pointer) = NonNull::new(pointer) else { return null_mut() };
-        // SAFETY: the caller of `realloc` gives the block up if this succeeds.
-        unsafe { self.realloc(pointer, layout, new_size) }.map_or(null_mut(), NonNull::as_ptr)
+        NoUnwind::guard(|| {
+            // SAFETY: the caller of `realloc` gives the block up if this succeeds.
+            let moved = unsafe { self.realloc(pointer, layout, new_size) };
+            moved.map_or(null_mut(), NonNull::as_ptr)
+        })
     }
 }
 

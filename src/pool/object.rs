@@ -85,7 +85,11 @@ impl<'p, T, L: RawMutex> ObjectPool<'p, T, L> {
         let layout = Layout::new::<T>().pad_to_align();
         let mut guarded = pool.inner.lock();
         let engine = &mut guarded.engine;
-        let class = engine.add_class(&SizeClass { size: layout.size().max(1), ..class })?;
+        let class = engine.add_class(&SizeClass {
+            size: layout.size().max(1),
+            dedicated: true,
+            ..class
+        })?;
         let slots = engine.slabs.class(class);
         if slots.is_none_or(|entry| entry.shape.align < layout.align()) {
             engine.forget_last_class();

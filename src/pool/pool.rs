@@ -128,7 +128,8 @@ fn pool_key(given: u64, region: &Region) -> usize {
 impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// A pool without a region: it serves nothing until [`init`](Self::init).
     pub const fn empty() -> Self {
-        let guarded = Guarded { engine: Engine::empty(), shared: CacheCore::new(), on_leak: None };
+        let guarded =
+            Guarded { engine: Engine::empty(), shared: CacheCore::shared(), on_leak: None };
         Self { inner: Mutex::new(guarded), pages: None, region: PhantomData }
     }
 
@@ -179,7 +180,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         // SAFETY: the caller's promise.
         let region = unsafe { Region::new(memory) };
         guarded.engine = new_engine(config, region)?;
-        guarded.shared = CacheCore::new();
+        guarded.shared = CacheCore::shared();
         guarded.on_leak = config.on_leak;
         Ok(())
     }
@@ -386,11 +387,16 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`PageError`] if the page source could not; everything works as before.
     pub fn warm_up(&self) -> Result<(), PageError> {
-        if let Some(pages) = &self.pages {
-            return pages.prefault(0, pages.memory().len());
+        let mapped = self.pages.as_ref().map(Pages::memory);
+        self.inner.lock().engine.slabs.for_each_free(|region, free| {
+            if mapped.is_none_or(|pages| pages.addr().get() != region.start()) {
+                region.touch(free);
+            }
+        });
+        match &self.pages {
+            Some(pages) => pages.prefault(0, pages.memory().len()),
+            None => Ok(()),
         }
-        self.inner.lock().engine.slabs.for_each_free(Region::touch);
-        Ok(())
     }
 
     /// Gives the platform back the pages behind free memory: their next use faults again. After a
@@ -443,7 +449,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`reset`](Self::reset) for callers who know by other means that no cache is in use.
     pub(crate) fn reset_shared(&self) -> Result<(), Corruption> {
         let mut guarded = self.inner.lock();
-        guarded.shared = CacheCore::new();
+        guarded.shared = CacheCore::shared();
         guarded.engine.reset()
     }
 

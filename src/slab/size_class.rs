@@ -53,9 +53,6 @@ impl SlabShape {
         share: usize,
     ) -> Result<Self, ConfigError> {
         let bad = ConfigError::BadClassSize { size: class.size };
-        if class.size == 0 || class.size > MAX_CLASS_SIZE {
-            return Err(bad);
-        }
         let size = round_up(class.size, granule).ok_or(bad)?;
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
         let stride = size + colour;
@@ -118,6 +115,10 @@ pub(crate) struct Class {
     pub(crate) failures: u32,
     /// The class with the next larger size, or this one.
     pub(crate) next_larger: u8,
+    /// Requests by size alone are not served from it.
+    pub(crate) dedicated: bool,
+    /// Fewer slots are left than its watermark.
+    pub(crate) low: bool,
 }
 
 impl Class {
@@ -134,6 +135,8 @@ impl Class {
             out: 0,
             peak: 0,
             failures: 0,
+            dedicated: declared.dedicated,
+            low: false,
             next_larger: number,
         }
     }
@@ -226,8 +229,9 @@ impl SizeTable {
 /// Sets which class is the next larger one, for a new class and for the one below it.
 fn link_by_size(classes: &mut [Class], number: usize) {
     let size = classes[number].shape.size;
-    let below = (0..number).filter(|&i| classes[i].shape.size <= size);
-    let above = (0..number).filter(|&i| classes[i].shape.size > size);
+    let general = |&i: &usize| !classes[i].dedicated;
+    let below = (0..number).filter(general).filter(|&i| classes[i].shape.size <= size);
+    let above = (0..number).filter(general).filter(|&i| classes[i].shape.size > size);
     let below = below.max_by_key(|&i| (classes[i].shape.size, i));
     let above = above.min_by_key(|&i| (classes[i].shape.size, i));
     classes[number].next_larger = to_u8(above.unwrap_or(number));

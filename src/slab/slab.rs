@@ -50,9 +50,9 @@ impl StateByte {
     /// State byte `index` of a slab.
     ///
     /// # Safety
-    /// `states` is the states of a slab and `index` at most its number of slots. If neither holds
-    /// because the slab is gone (a stale pointer is being checked), `states` still points to
-    /// memory of the pool, and the value read is arbitrary.
+    /// `states` is the states of a slab, or of one that is gone, and `index` below the number of
+    /// slots that its class had. In a slab that is gone (a stale pointer is being checked while
+    /// another thread gives the slab back) the byte is memory of the pool with arbitrary contents.
     #[inline(always)]
     pub(crate) unsafe fn at(states: *mut u8, index: u32) -> Self {
         Self(states.wrapping_add(to_usize(index)))

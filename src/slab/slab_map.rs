@@ -221,18 +221,30 @@ impl SlabMap {
         (entry.states.load(Relaxed), offset)
     }
 
-    /// Records a slab of `pieces` pieces whose first slot has this number, or (with
-    /// [`PieceKind::HEAP`] and no states) its end. The caller holds the pool's lock.
+    /// Records a slab of `pieces` pieces whose first slot has this number. The caller holds the
+    /// pool's lock.
     pub(crate) fn set_slab(&self, number: u32, pieces: u32, kind: PieceKind, states: *mut u8) {
         let start = self.unit(number);
-        for piece in 0..pieces {
-            let number = number.wrapping_add(piece << self.piece_shift);
+        for number in self.piece_run(number, pieces) {
             let entry = self.entry(number);
             entry.states.store(states, Relaxed);
             entry.start.store(start, Relaxed);
+        }
+        self.set_kind(number, pieces, kind);
+    }
+
+    /// Records what pieces are. Where their last slab's states were is kept: somebody who checks a
+    /// stale pointer without the lock may be about to look there. The caller holds the lock.
+    pub(crate) fn set_kind(&self, number: u32, pieces: u32, kind: PieceKind) {
+        for number in self.piece_run(number, pieces) {
             // SAFETY: type invariant, as in `kind`.
             unsafe { &*self.kinds.add(self.piece(number)) }.store(kind.0, Relaxed);
         }
+    }
+
+    fn piece_run(&self, number: u32, pieces: u32) -> impl Iterator<Item = u32> + use<> {
+        let shift = self.piece_shift;
+        (0..pieces).map(move |piece| number.wrapping_add(piece << shift))
     }
 
     /// For each piece, the number of the slot that would start there.

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::{
-    size_class::{Class, SizeTable, SlabShape},
+    size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape},
     slab::{Home, Slab, SlabParts, SlotState},
     slab_map::{PieceKind, SlabMap},
     store::{RegionEntry, Store},
@@ -86,6 +86,9 @@ impl Slabs {
         if declared.limit < declared.reserve || declared.limit == 0 {
             return Err(ConfigError::LimitBelowReserve);
         }
+        if declared.size == 0 || declared.size > MAX_CLASS_SIZE {
+            return Err(ConfigError::BadClassSize { size: declared.size });
+        }
         self.store.enable_slabs()?;
         let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
         let share = self.store.region_bytes() / SLAB_SHARE;
@@ -96,7 +99,9 @@ impl Slabs {
             self.forget_last();
             return Err(error);
         }
-        self.sizes.add(&mut self.classes, class.index());
+        if !declared.dedicated {
+            self.sizes.add(&mut self.classes, class.index());
+        }
         Ok(class)
     }
 
@@ -111,7 +116,11 @@ impl Slabs {
             }
             self.classes.pop();
             self.sizes = SizeTable::empty();
-            (0..last).for_each(|number| self.sizes.add(&mut self.classes[..=number], number));
+            for number in 0..last {
+                if !self.classes[number].dedicated {
+                    self.sizes.add(&mut self.classes[..=number], number);
+                }
+            }
         }
     }
 
@@ -142,10 +151,11 @@ impl Slabs {
         while taken < want && groups > 0 {
             let entry = &self.classes[class.index()];
             let Some(slab) = entry.partial.first().or_else(|| entry.idle.first()) else {
-                if self.grow(class, false)? {
-                    continue;
+                match self.grow(class, false) {
+                    Ok(true) => continue,
+                    Err(broken) if taken == 0 => return Err(broken),
+                    Ok(false) | Err(_) => break,
                 }
-                break;
             };
             let room = &mut out[taken..want];
             let take = || slab.take(shape.stride, state, &mut groups, room);
@@ -171,7 +181,8 @@ impl Slabs {
         let entry = &mut self.classes[class.index()];
         entry.out -= 1;
         if slab.home() == Home::Idle && entry.idle.len() > SPARE_SLABS {
-            return self.release(class, slab);
+            // If the heap is too damaged to take the slab, it stays the class's.
+            let _ = self.release(class, slab);
         }
         Ok(())
     }
@@ -247,9 +258,9 @@ impl Slabs {
         let map = *self.map_of(slab.first()).ok_or(lost)?;
         let (first, pieces) = (slab.first(), slab.pieces());
         let len = to_usize(pieces) * self.store.piece_bytes();
-        map.set_slab(first, pieces, PieceKind::HEAP, core::ptr::null_mut());
+        map.set_kind(first, pieces, PieceKind::HEAP);
         if let Err(broken) = self.store.put_span(Span { start: map.pointer(first), len }) {
-            map.set_slab(first, pieces, PieceKind::class(class.0), slab.states());
+            map.set_kind(first, pieces, PieceKind::class(class.0));
             return Err(broken);
         }
         let entry = &mut self.classes[class.index()];

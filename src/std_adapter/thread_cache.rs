@@ -6,7 +6,11 @@ use core::{
     cell::{Cell, RefCell},
     fmt,
     ptr::{NonNull, null_mut},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed},
+        fence,
+    },
 };
 use std::{
     boxed::Box,
@@ -194,7 +198,10 @@ where
             let mut caches = caches.try_borrow_mut().ok()?;
             let found = caches.0.iter().position(|entry| entry.id == self.id);
             let index = found.unwrap_or_else(|| {
-                caches.0.retain(|entry| entry.owner.strong_count() > 0);
+                let this = Arc::as_ptr(&self.pool).addr();
+                caches.0.retain(|entry| {
+                    entry.owner.strong_count() > 0 && entry.owner.as_ptr().addr() != this
+                });
                 let owner: Weak<dyn Owner> = Arc::downgrade(&self.pool) as _;
                 let cache = CacheCore::new();
                 caches.0.push(Box::new(Entry { id: self.id, cache, owner }));
@@ -307,6 +314,8 @@ where
         if Arc::strong_count(&self.pool) > 1 {
             return None;
         }
+        // What other threads did with clones that are gone happened before this.
+        fence(Acquire);
         self.id = NEXT_ID.fetch_add(1, Relaxed);
         Some(self.pool.reset_shared())
     }
