@@ -16,8 +16,9 @@ static HEAP: Pool<PthreadMutex> = Pool::empty();
 static INIT: extern "C" fn() = {
     extern "C" fn init() {
         static mut MEMORY: [MaybeUninit<u8>; 8 << 20] = [MaybeUninit::uninit(); 8 << 20];
+        let memory = &raw mut MEMORY;
         // SAFETY: this runs once, before `main`, and nothing else names the memory.
-        let region = unsafe { &mut *(&raw mut MEMORY) };
+        let region = unsafe { &mut *memory };
         // A refusal shows at the first allocation, as out of memory.
         let _ = HEAP.init(region);
     }

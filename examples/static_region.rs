@@ -18,8 +18,9 @@ fn take_region() -> Option<&'static mut [MaybeUninit<u8>]> {
         return None;
     }
     TAKEN.store(true, Ordering::Relaxed);
+    let memory = &raw mut MEMORY;
     // SAFETY: one thread, and `TAKEN` makes this the only reference.
-    Some(unsafe { &mut *(&raw mut MEMORY) })
+    Some(unsafe { &mut *memory })
 }
 
 fn run() -> Result<(usize, AllocError), ConfigError> {

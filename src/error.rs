@@ -67,8 +67,8 @@ impl fmt::Display for AllocError {
 
 impl core::error::Error for AllocError {}
 
-/// Why a pointer was not accepted by a free or a look-up. Nothing changed; the pool counts it
-/// ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)).
+/// Why a pointer was not accepted by a free or a look-up. Nothing changed; the pool counts refused
+/// frees and reallocations ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -78,7 +78,8 @@ pub enum FreeError {
         /// The pointer's address.
         addr: usize,
     },
-    /// The pointer lies inside the pool, but no block or slot starts there.
+    /// The pointer lies inside the pool, but no block or slot starts there, or the tag of the block
+    /// that did has been overwritten ([`Pool::validate`](crate::Pool::validate) tells which).
     NotABlock {
         /// The pointer's address.
         addr: usize,

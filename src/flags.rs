@@ -3,9 +3,9 @@
 bitflags::bitflags! {
     /// What a pool does beyond its default checks.
     ///
-    /// The default, empty, already checks every free (see [`Pool::free`](crate::Pool::free)); a
-    /// pool with any of these flags serves every request on its slow path, so they cost nothing
-    /// where they are not set.
+    /// The default, empty, already checks every free (see [`Pool::free`](crate::Pool::free)). What
+    /// these flags ask for costs a pass over the block, and one test per operation where they are
+    /// not set.
     ///
     /// ```
     /// use libmempool::PoolFlags;
@@ -14,9 +14,11 @@ bitflags::bitflags! {
     /// ```
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct PoolFlags: u32 {
-        /// Every allocation is zeroed, whichever call made it.
+        /// Every allocation is zeroed up to its usable size, whichever call made it, and so is what a
+        /// block grows by where it is.
         const ZERO_ON_ALLOC = 1 << 0;
-        /// A block's contents are zeroed when it is freed: nothing of a packet or a key stays.
+        /// A block's contents are zeroed when it is freed: nothing of a packet or a key stays. A
+        /// block that shrinks where it is keeps its usable size until then.
         const ZERO_ON_FREE = 1 << 1;
         /// A freed block is filled with `0xDF`, so that reading it after the free shows.
         const POISON = 1 << 2;

@@ -83,12 +83,12 @@ fn a_static_pool_is_a_global_allocator() {
 /// A move for a larger alignment that finds no room leaves the block as it was, all of it.
 #[test]
 fn a_failed_realloc_to_a_larger_alignment_keeps_the_block() {
-    use common::Handle;
+    use common::{Handle, UsableSize};
     let mut memory = common::Memory::new(8 << 10);
     let pool = Pool::<libmempool::NoLock>::new(memory.region()).unwrap();
     let block = pool.alloc(common::bytes(2000)).unwrap();
     stamp::write(block, 2000, 1);
-    let usable = pool.usable_size(block);
+    let usable = pool.usable(block);
     let rest = common::fill(&mut &pool, 16);
     let misaligned =
         (6..13).map(|log2| 1 << log2).filter(|align| !block.addr().get().is_multiple_of(*align));
@@ -96,7 +96,7 @@ fn a_failed_realloc_to_a_larger_alignment_keeps_the_block() {
     for align in misaligned {
         let result = Handle::realloc(&mut &pool, block, layout(2000, align), 1000);
         result.expect_err("a full pool");
-        assert_eq!(pool.usable_size(block), usable);
+        assert_eq!(pool.usable(block), usable);
         stamp::verify(block, 2000, 1);
         tried += 1;
     }

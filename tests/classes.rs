@@ -6,7 +6,7 @@ mod common;
 use std::{cell::Cell, ptr::NonNull};
 
 use common::{
-    Handle, LOCKS, Memory, Model, Op, Rng, Session, Setup, bytes, fill, free_all,
+    Handle, LOCKS, Memory, Model, Op, Rng, Session, Setup, UsableSize, bytes, fill, free_all,
     setup::{ALIGNMENTS, CLASS_SETS},
 };
 use libmempool::{
@@ -285,7 +285,7 @@ fn as_many_classes_as_there_can_be() {
     let refused = pool.add_size_class(SizeClass::new(99));
     assert_eq!(refused, Err(ConfigError::TooManyClasses));
     for &(class, slot, size) in &slots {
-        assert!(pool.usable_size(slot).unwrap() >= size);
+        assert!(pool.usable(slot).unwrap() >= size);
         assert_eq!(pool.class_of(size), Ok(class));
     }
     pool.validate().unwrap();

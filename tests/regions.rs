@@ -6,8 +6,8 @@ mod common;
 use std::{cell::Cell, mem::MaybeUninit, ops::Range, sync::atomic::Ordering::Relaxed};
 
 use common::{
-    Faults, FaultySource, Handle, Memory, Model, Op, Rng, Session, Setup, bytes, fill, free_all,
-    setup::ALIGNMENTS, stamp,
+    Faults, FaultySource, Handle, Memory, Model, Op, Rng, Session, Setup, UsableSize, bytes, fill,
+    free_all, setup::ALIGNMENTS, stamp,
 };
 use libmempool::{
     ConfigError, LeakReport, MapError, NoLock, PageError, Pool, PoolConfig, PoolFlags, SizeClass,
@@ -317,7 +317,7 @@ fn what_is_live_at_the_end_is_reported() {
     let mut cache = pool.local_cache();
     let slot = cache.alloc(bytes(64)).unwrap();
     drop(cache);
-    let expected = (2, pool.usable_size(block).unwrap() + 64);
+    let expected = (2, pool.usable(block).unwrap() + 64);
     drop(pool);
     let report = LEAKED.take().expect("the callback was called");
     assert_eq!((report.objects, report.bytes), expected);
@@ -379,7 +379,7 @@ fn check_flags(pool: &Pool<'_, NoLock>, handle: &mut impl Handle, size: usize, f
             stamp::verify_filled(block, size, 0);
         }
         stamp::write(block, size, stamp);
-        let usable = pool.usable_size(block).unwrap();
+        let usable = pool.usable(block).unwrap();
         handle.free(block).unwrap();
         // Behind the links of a free block, and before its footer.
         let middle = block.map_addr(|addr| addr.checked_add(16).unwrap());

@@ -90,7 +90,8 @@ impl<L: RawMutex> LocalCache<'_, L> {
         self.core.alloc(layout, &mut Locked(self.pool))
     }
 
-    /// Frees a block or slot by its pointer alone: slots without the lock, heap blocks under it.
+    /// Frees a block or slot by its pointer alone: slots without the lock (in the first region),
+    /// heap blocks under it.
     /// O(1) as [`free_fixed`](Self::free_fixed).
     ///
     /// # Safety

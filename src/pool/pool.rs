@@ -200,7 +200,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// Adds a size class while the pool is in use. O(reserve), under the lock.
     ///
     /// # Errors
-    /// [`ConfigError`]; the pool is as it was.
+    /// [`ConfigError`]; no class is added. The first attempt with a sensible size makes the pool's
+    /// slab maps, which stay.
     ///
     /// ```
     /// # use std::mem::MaybeUninit;
@@ -293,8 +294,9 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// Frees a block or slot by its pointer alone. O(1), under the lock.
     ///
     /// # Safety
-    /// The memory is not used any more, by anybody. Nothing else is required: any pointer at all
-    /// may be passed.
+    /// The memory is not used any more, by anybody. Any pointer at all may be passed; the word in
+    /// front of it is looked at if it lies in the heap's part of a region, so nobody should be
+    /// writing there just then.
     ///
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
@@ -324,9 +326,13 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// The bytes that may be used behind a live pointer: at least what was asked for. O(1), under
     /// the lock.
     ///
+    /// # Safety
+    /// Nobody writes to the word in front of `pointer` meanwhile: for a live block of the caller's
+    /// own that is the pool's own word, which nobody may touch.
+    ///
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool.
-    pub fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+    pub unsafe fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
         usable_size(&self.inner.lock().engine, pointer)
     }
 

@@ -25,7 +25,7 @@ const PIECES: usize = 1024;
 /// One region of a pool, in a list that only grows.
 ///
 /// Everything but `next` is fixed before a reader without the lock can reach it: `map` is made
-/// before the pool has a class, and only holders of a class's slot read it.
+/// before the pool has a class, and only caches that know a class read it.
 #[derive(Debug)]
 pub(crate) struct RegionEntry {
     region: Region,

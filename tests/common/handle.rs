@@ -48,6 +48,18 @@ pub trait Handle {
     fn flush(&mut self) {}
 }
 
+/// A pool's answer to how large a block is.
+pub trait UsableSize {
+    fn usable(&self, pointer: NonNull<u8>) -> Result<usize, FreeError>;
+}
+
+impl<L: RawMutex, P: PageSource> UsableSize for Pool<'_, L, P> {
+    fn usable(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+        // SAFETY: nobody writes to a test's blocks while it asks.
+        unsafe { self.usable_size(pointer) }
+    }
+}
+
 impl Handle for &mut dyn Handle {
     fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         (**self).alloc(layout)

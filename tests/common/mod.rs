@@ -13,7 +13,7 @@ pub mod setup;
 pub mod stamp;
 
 pub use bench::{Bench, Way};
-pub use handle::Handle;
+pub use handle::{Handle, UsableSize};
 pub use memory::{Faults, FaultySource, Memory, StaticMemory};
 pub use model::Model;
 pub use ops::{Op, Session, run_ops};

@@ -7,7 +7,7 @@ use libmempool::{
 };
 use lock_api::RawMutex;
 
-use super::{Handle, Model, Setup, layout, model::Live, stamp, stray};
+use super::{Handle, Model, Setup, UsableSize, layout, model::Live, stamp, stray};
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
 #[derive(Clone, Copy, Debug)]
@@ -207,9 +207,9 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     }
 
     fn insert(&mut self, block: NonNull<u8>, wanted: Layout, fixed: Option<ClassId>) {
-        let usable = self.pool.usable_size(block).expect("a fresh block is live");
+        let usable = self.pool.usable(block).expect("a fresh block is live");
         if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
-            stamp::verify_filled(block, wanted.size(), 0);
+            stamp::verify_filled(block, usable, 0);
         }
         self.model.insert(block, wanted, usable, fixed);
     }
@@ -326,7 +326,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
                 assert!(new_size != 0 || error == AllocError::ZeroSize);
                 assert!(new_size == 0 || new_size > block.layout.size(), "{error} when shrinking");
                 block.verify();
-                assert_eq!(self.pool.usable_size(block.pointer), Ok(block.usable));
+                assert_eq!(self.pool.usable(block.pointer), Ok(block.usable));
             }
             Err(error) => panic!("{error}: {block:?} to {new_size}"),
         }
@@ -336,7 +336,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         let kept = new_size.min(block.layout.size());
         block.at(moved, kept).verify();
         self.model.remove(block.pointer);
-        let usable = self.pool.usable_size(moved).expect("a moved block is live");
+        let usable = self.pool.usable(moved).expect("a moved block is live");
         let wanted = layout(new_size, block.layout.align());
         // A slot that was asked for by class may have moved to another class, or to the heap.
         self.model.insert(moved, wanted, usable, None);

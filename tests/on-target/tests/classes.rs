@@ -49,7 +49,8 @@ mod tests {
         assert_eq!(pool.class_of(65), Err(AllocError::UnknownClass));
         let slot = pool.alloc_fixed(large).unwrap();
         assert_eq!(slot.addr().get() % 8, 0);
-        assert_eq!(pool.usable_size(slot), Ok(64));
+        // SAFETY: the slot is live.
+        assert_eq!(unsafe { pool.usable_size(slot) }, Ok(64));
         // SAFETY: the first free is refused, and the slot is not used after the second.
         unsafe {
             let wrong = pool.free_fixed(small, slot);

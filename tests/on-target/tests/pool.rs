@@ -53,7 +53,8 @@ mod tests {
             *block = pool.alloc(layout(size, align)).unwrap();
             assert_eq!(block.addr().get() % align, 0);
             assert!(pool.contains(block.as_ptr()));
-            assert!(pool.usable_size(*block).unwrap() >= size);
+            // SAFETY: the block is live.
+            assert!(unsafe { pool.usable_size(*block) }.unwrap() >= size);
             bytes(*block, size).fill(i as u8);
         }
         for (i, block) in blocks.iter().enumerate() {
