@@ -12,7 +12,7 @@ use common::{
 };
 use libmempool::{
     AllocError, ClassId, CorruptionKind, FreeError, MapKind, NoLock, Pages, Pool, PoolConfig,
-    ReallocError, SizeClass,
+    PoolFlags, ReallocError, SizeClass,
 };
 
 const CLASSES: PoolConfig = PoolConfig::new().size_classes(&[64, 200, 1024]);
@@ -224,8 +224,9 @@ fn a_damaged_tag_of_the_block_itself() {
 /// The overflow that happens: the bytes behind a block are overwritten.
 #[test]
 fn a_damaged_tag_of_the_block_above() {
-    for above_is_free in [false, true] {
-        let bench = bench();
+    let flags = [PoolFlags::empty(), PoolFlags::POISON, PoolFlags::ZERO_ON_FREE];
+    for (above_is_free, flags) in [false, true].into_iter().flat_map(|a| flags.map(|f| (a, f))) {
+        let bench = Bench::new(CLASSES.flags(flags), 64 << 10);
         let blocks = row_of_blocks(&bench);
         if above_is_free {
             free(&bench, blocks[3]).unwrap();

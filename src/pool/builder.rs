@@ -24,7 +24,7 @@ use crate::{
 ///     .size_classes(&[64, 256, 1024])
 ///     .size_class(SizeClass::new(2048).reserve(100))
 ///     .build(&mut memory)?;
-/// assert_eq!(pool.class_stats(pool.class_of(2000)?).unwrap().free, 100usize.next_multiple_of(8));
+/// assert!(pool.class_stats(pool.class_of(2000)?).unwrap().free >= 100);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a builder does nothing until `build` or `map`"]

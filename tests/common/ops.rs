@@ -335,6 +335,10 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     fn take_moved(&mut self, block: Live, moved: NonNull<u8>, new_size: usize) {
         let kept = new_size.min(block.layout.size());
         block.at(moved, kept).verify();
+        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) && new_size > block.usable {
+            let grown = moved.map_addr(|addr| addr.checked_add(block.usable).expect("in memory"));
+            stamp::verify_filled(grown, new_size - block.usable, 0);
+        }
         self.model.remove(block.pointer);
         let usable = self.pool.usable(moved).expect("a moved block is live");
         let wanted = layout(new_size, block.layout.align());
