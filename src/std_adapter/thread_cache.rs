@@ -33,7 +33,8 @@ use crate::{
 /// [`LocalCache`](crate::LocalCache) without passing one around.
 ///
 /// A clone is the same pool. A thread gets its cache the first time it calls; the cache returns
-/// what it holds when the thread ends. When the last clone goes, so does the pool, whatever caches
+/// what it holds when the thread ends (joining a thread's handle waits for that; the end of
+/// [`std::thread::scope`] alone does not). When the last clone goes, so does the pool, whatever caches
 /// threads still have of it. Everything that has no cache in it (statistics, classes, validation)
 /// is reached through [`pool`](Self::pool).
 ///
