@@ -407,7 +407,8 @@ mod mapped {
     /// More than 64 GiB in one region: slot numbers reach across it all the same.
     #[test]
     fn one_region_of_80_gib() {
-        let built = Pool::<PthreadMutex>::builder().size_classes(&[2048]).map(source(), 80 * GIB);
+        let source = source().overcommit(true);
+        let built = Pool::<PthreadMutex>::builder().size_classes(&[2048]).map(source, 80 * GIB);
         match built {
             Ok(pool) => check_far_ends(&pool, 80 * GIB),
             Err(error) => eprintln!("not tested: this system maps no 80 GiB at once: {error}"),

@@ -39,11 +39,14 @@ fn a_thread_returns_its_cache_when_it_ends() {
     for _ in 0..50 {
         let pool_there = pool.clone();
         let slot = thread::spawn(move || {
-            let slot = pool_there.alloc_fixed(CLASS).unwrap();
+            // The first gets the cache its magazines, the second fills one.
+            let slots = [(); 2].map(|()| Packet(pool_there.alloc_fixed(CLASS).unwrap()));
             assert!(pool_there.pool().stats().cached_objects > 0);
-            Packet(slot)
+            slots
         });
-        free(&pool, slot.join().unwrap()).unwrap();
+        for slot in slot.join().unwrap() {
+            free(&pool, slot).unwrap();
+        }
     }
     pool.flush_thread();
     let stats = pool.pool().stats();

@@ -105,13 +105,9 @@ impl Engine {
         self.slabs.forget_last();
     }
 
-    /// Makes sure that the loaded magazine of a cache holds a slot. O(slots per magazine), or, if
-    /// memory has run out, O(slots in the depots).
+    /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
+    /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
-        self.equip(class, cache);
-        if !cache.has_magazines() {
-            return Err(AllocError::OutOfMemory { requested: 0, largest_free: 0 });
-        }
         if let Some(full) = self.depots[class.index()].take_full() {
             let empty = cache.exchange_loaded(full);
             self.keep_empty(class, empty);
@@ -151,7 +147,7 @@ impl Engine {
     }
 
     /// Gives a cache its magazines, if caching is on and there is memory for them.
-    fn equip(&mut self, class: ClassId, cache: &ClassCache) {
+    pub(crate) fn equip(&mut self, class: ClassId, cache: &ClassCache) {
         if cache.has_magazines() {
             return;
         }

@@ -271,12 +271,17 @@ impl CacheCore {
         }
         self.sync(engine);
         if let Some(class) = self.class(id)
-            && engine.refill(id, class).is_ok()
-            && let Some(number) = class.pop()
+            && class.has_magazines()
         {
+            engine.refill(id, class)?;
+            let number = class.pop().ok_or(AllocError::UnknownClass)?;
             return Ok(self.hand_out(class, number));
         }
+        // Magazines only after there was a slot: a request that fails asks for no more memory.
         let direct = engine.alloc_slot(id)?;
+        if let Some(class) = self.class(id) {
+            engine.equip(id, class);
+        }
         let size = engine.slabs.classes()[id.index()].shape.size;
         prepare_out(engine.flags, direct, size);
         Ok(direct)

@@ -27,11 +27,13 @@ use crate::sys;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "nothing is mapped before `map`"]
+#[expect(clippy::struct_excessive_bools, reason = "four switches that do not depend on each other")]
 pub struct MmapPages {
     huge_pages: HugePages,
     prefault: bool,
     lock_memory: bool,
     guard_pages: bool,
+    overcommit: bool,
 }
 
 impl MmapPages {
@@ -42,6 +44,7 @@ impl MmapPages {
             prefault: false,
             lock_memory: false,
             guard_pages: true,
+            overcommit: false,
         }
     }
 
@@ -69,6 +72,22 @@ impl MmapPages {
     /// that running off either end raises `SIGSEGV`. It costs address space only.
     pub const fn guard_pages(mut self, guard_pages: bool) -> Self {
         self.guard_pages = guard_pages;
+        self
+    }
+
+    /// Whether to take address space that memory is found for only when it is touched
+    /// (`MAP_NORESERVE`): for pools larger than the machine's memory that will not be filled. When
+    /// memory does run out then, the system ends a process instead of refusing a mapping.
+    ///
+    /// ```
+    /// use libmempool_std::MmapPages;
+    ///
+    /// let pages = MmapPages::new().overcommit(true).map(1 << 30)?;
+    /// assert_eq!(pages.len(), 1 << 30);
+    /// # Ok::<(), libmempool_std::PageError>(())
+    /// ```
+    pub const fn overcommit(mut self, overcommit: bool) -> Self {
+        self.overcommit = overcommit;
         self
     }
 
@@ -141,7 +160,7 @@ impl MmapPages {
     fn map_small(self, size: usize, align: usize) -> Result<Mapping, PageError> {
         let page = sys::page_size();
         let layout = Layout::new(size, page, align, self.guard_size())?;
-        let base = layout.reserve()?;
+        let base = layout.reserve(self.overcommit)?;
         layout.fill_with_small_pages(base)?;
         let report = self.report(size, layout.bytes, page);
         // SAFETY: The span was reserved and its bytes made accessible just now; nobody else knows
@@ -153,7 +172,7 @@ impl MmapPages {
     fn map_explicit(self, size: usize, huge: HugePageSize) -> Result<Mapping, PageError> {
         let page = huge.bytes();
         let layout = Layout::new(size, page, page, self.guard_size())?;
-        let base = layout.reserve()?;
+        let base = layout.reserve(self.overcommit)?;
         let base = layout.fill_with_huge_pages(base, huge)?;
         let mut report = self.report(size, layout.bytes, page);
         report.huge = HugeObtained::Explicit(huge);
@@ -229,8 +248,8 @@ impl Layout {
     }
 
     /// Reserves the span, all of it without access; returns where its bytes start.
-    fn reserve(self) -> Result<NonNull<u8>, PageError> {
-        let start = sys::reserve(self.reservation())?.as_ptr();
+    fn reserve(self, overcommit: bool) -> Result<NonNull<u8>, PageError> {
+        let start = sys::reserve(self.reservation(), overcommit)?.as_ptr();
         let base = start.map_addr(|address| (address + self.guard).next_multiple_of(self.align));
         let head = base.addr() - self.guard - start.addr();
         let tail = self.reservation() - head - self.span();

@@ -68,9 +68,11 @@ pub(crate) fn error_message(errno: i32, buffer: &mut [u8; 128]) -> &str {
 ///
 /// The memory is not charged to the process before [`allow_access`] makes it writable, so that is
 /// where a system that does not overcommit refuses.
-pub(crate) fn reserve(len: usize) -> Result<NonNull<u8>, PageError> {
+/// With `overcommit` it is not charged then either, but page by page when it is touched.
+pub(crate) fn reserve(len: usize, overcommit: bool) -> Result<NonNull<u8>, PageError> {
+    let flags = PRIVATE_MEMORY | if overcommit { libc::MAP_NORESERVE } else { 0 };
     // SAFETY: Without `MAP_FIXED` a new mapping overlaps nothing that exists.
-    let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, PRIVATE_MEMORY, -1, 0) };
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
     mapped(start)
 }
 
