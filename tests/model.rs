@@ -75,7 +75,9 @@ fn every_configuration_agrees_with_the_model() {
         let seed = u64::try_from(turn).expect("few turns");
         built += usize::from(run(&setup, seeded(seed, 200), bytes <= 4 << 10));
     }
-    assert!(built > 200, "{built} configurations were large enough");
+    // Mapped regions are whole pages, so more of the smallest ones suffice where there are some.
+    let expected = if cfg!(feature = "std") { 200 } else { 190 };
+    assert!(built > expected, "{built} configurations were large enough");
 }
 
 /// Long runs in the configurations that people use.
