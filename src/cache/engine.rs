@@ -204,8 +204,8 @@ impl Engine {
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
-        let returned = self.return_all(class, magazine.numbers());
-        debug_assert!(returned.is_ok(), "{returned:?}");
+        // A damaged number is lost; `validate` finds the slot that it was.
+        let _ = self.return_all(class, magazine.numbers());
         magazine.set_len(0);
         self.keep_empty(class, magazine);
     }
