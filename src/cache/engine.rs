@@ -221,6 +221,11 @@ impl Engine {
         while let Some(full) = self.depots[class.index()].take_full() {
             self.empty_out(class, full);
         }
+        self.free_spares(class);
+    }
+
+    /// Frees the empty magazines of a class's depot.
+    fn free_spares(&mut self, class: ClassId) {
         while let Some(empty) = self.depots[class.index()].take_empty() {
             self.slabs.store.free_own(empty.memory());
         }
@@ -241,13 +246,11 @@ impl Engine {
         self.generation = self.generation.wrapping_add(1);
         self.drop_caches();
         self.shared = core::ptr::null_mut();
-        for index in 0..self.depots.len() {
-            while let Some(full) = self.depots[index].take_full() {
+        for class in self.class_ids() {
+            while let Some(full) = self.depots[class.index()].take_full() {
                 self.slabs.store.free_own(full.memory());
             }
-            while let Some(empty) = self.depots[index].take_empty() {
-                self.slabs.store.free_own(empty.memory());
-            }
+            self.free_spares(class);
         }
         self.slabs.reset()?;
         self.slabs.store.free_all()?;

@@ -548,14 +548,16 @@ impl CacheCore {
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
         }
+        self.sync(engine);
+        let class = self.class(slot.class);
+        if let Some(class) = class {
+            engine.spill(slot.class, class)?;
+        }
         let size = engine.slabs.classes()[slot.class.index()].shape.size;
         prepare_in(engine.flags, pointer, size);
-        self.sync(engine);
-        let Some(class) = self.class(slot.class) else { return engine.free_slot(slot) };
-        engine.spill(slot.class, class)?;
-        if class.is_full() {
+        let Some(class) = class.filter(|class| !class.is_full()) else {
             return engine.free_slot(slot);
-        }
+        };
         engine.slabs.set_state(slot, SlotState::Cached);
         class.push(slot.number);
         Ok(())
@@ -645,29 +647,32 @@ impl CacheCore {
             return Err(AllocError::ZeroSize.into());
         }
         let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
-        let usable =
-            engine.with(|engine| counted(engine, |engine| usable_size(engine, pointer)))?;
+        let held = engine.with(|engine| counted(engine, |engine| held(engine, pointer)))?;
         let stays_aligned = pointer.addr().get() & (align - 1) == 0;
-        let moved = if stays_aligned && new_size <= usable / 2 {
+        let moved = if stays_aligned && new_size <= held.usable / 2 {
             self.alloc_ready(layout, engine)
         } else {
             None
         };
         let moved = match moved {
             Some(moved) => moved,
-            None if stays_aligned && engine.with(|engine| resize(engine, pointer, new_size))? => {
+            None if stays_aligned
+                && engine.with(|engine| {
+                    counted(engine, |engine| resize(engine, pointer, &held, new_size))
+                })? =>
+            {
                 return Ok(pointer);
             }
             None => match self.alloc(layout, engine) {
                 Ok(moved) => moved,
                 Err(error) => {
-                    let slid = engine.with(|engine| slide(engine, pointer, new_size, align));
+                    let slid = engine.with(|engine| slide(engine, pointer, &held, new_size, align));
                     return slid?.ok_or(error.into());
                 }
             },
         };
         // SAFETY: both blocks are live, long enough, and distinct.
-        unsafe { moved.copy_from_nonoverlapping(pointer, usable.min(new_size)) };
+        unsafe { moved.copy_from_nonoverlapping(pointer, held.usable.min(new_size)) };
         if let Err(error) = self.free(pointer, None, engine) {
             let undone = self.free(moved, None, engine);
             debug_assert!(undone.is_ok(), "{undone:?}");
@@ -677,25 +682,48 @@ impl CacheCore {
     }
 }
 
+/// What a live pointer holds.
+struct Held {
+    /// Usable bytes.
+    usable: usize,
+    /// A slot of a class, not a heap block.
+    is_slot: bool,
+}
+
+/// What the caller of a realloc or look-up holds at a pointer, if it is live.
+fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
+    let slot = live_slot(engine, pointer.addr().get())?;
+    let usable = match slot {
+        Some(slot) => engine.slabs.classes()[slot.class.index()].shape.size,
+        None => engine.store().usable_size(pointer.as_ptr())?,
+    };
+    Ok(Held { usable, is_slot: slot.is_some() })
+}
+
+/// Usable bytes of a live block or slot.
+pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+    held(engine, pointer).map(|held| held.usable)
+}
+
 /// Resizes where it is; `false` if that cannot be. In a pool with flags a block that shrinks keeps
 /// its size, so that no part of it leaves the caller's hands without what the flags ask for.
-fn resize(engine: &mut Engine, pointer: NonNull<u8>, new_size: usize) -> Result<bool, FreeError> {
-    counted(engine, |engine| {
-        let usable = usable_size(engine, pointer)?;
-        let flags = engine.flags;
-        if live_slot(engine, pointer.addr().get())?.is_some() {
-            return Ok(new_size <= usable);
-        }
-        if !flags.is_empty() && new_size <= usable {
-            return Ok(true);
-        }
-        let Some(grown) = engine.resize_block(pointer, new_size)? else { return Ok(false) };
-        if grown > usable {
-            // SAFETY: the block reaches that far now.
-            prepare_out(flags, unsafe { pointer.add(usable) }, grown - usable);
-        }
-        Ok(true)
-    })
+fn resize(
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+    held: &Held,
+    new_size: usize,
+) -> Result<bool, FreeError> {
+    let flags = engine.flags;
+    if held.is_slot || (!flags.is_empty() && new_size <= held.usable) {
+        return Ok(new_size <= held.usable);
+    }
+    let Some(resized) = engine.resize_block(pointer, new_size)? else { return Ok(false) };
+    if resized > held.usable {
+        // SAFETY: the block reaches that far now.
+        let grown = unsafe { pointer.add(held.usable) };
+        prepare_out(flags, grown, resized - held.usable);
+    }
+    Ok(true)
 }
 
 /// Grows a heap block downwards; not in a pool with flags, which would have to be kept for what it
@@ -703,21 +731,14 @@ fn resize(engine: &mut Engine, pointer: NonNull<u8>, new_size: usize) -> Result<
 fn slide(
     engine: &mut Engine,
     pointer: NonNull<u8>,
+    held: &Held,
     new_size: usize,
     align: usize,
 ) -> Result<Option<NonNull<u8>>, FreeError> {
-    if !engine.flags.is_empty() || live_slot(engine, pointer.addr().get())?.is_some() {
+    if held.is_slot || !engine.flags.is_empty() {
         return Ok(None);
     }
     engine.slide_block(pointer, new_size, align)
-}
-
-/// Usable bytes of a live block or slot.
-pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-    match live_slot(engine, pointer.addr().get())? {
-        Some(slot) => Ok(engine.slabs.classes()[slot.class.index()].shape.size),
-        None => engine.store().usable_size(pointer.as_ptr()),
-    }
 }
 
 /// Counts a refusal.

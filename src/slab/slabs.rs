@@ -125,14 +125,13 @@ impl Slabs {
     }
 
     fn carve_reserve(&mut self, class: ClassId) -> Result<(), ConfigError> {
-        let Class { shape, reserve, .. } = self.classes[class.index()];
+        let reserve = self.classes[class.index()].reserve;
         while self.classes[class.index()].slots() < reserve {
             if !matches!(self.grow(class, true), Ok(true)) {
                 let available = to_usize(self.classes[class.index()].slots());
                 return Err(ConfigError::ReserveTooLarge { reserve: to_usize(reserve), available });
             }
         }
-        debug_assert!(shape.slots > 0);
         Ok(())
     }
 
@@ -237,12 +236,12 @@ impl Slabs {
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
         let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
         let first = map.number_of(span.start.addr()).ok_or(lost)?;
-        let (pieces, slots, class_number) = (shape.pieces, shape.slots, class.0);
-        let parts = SlabParts { first, pieces, slots, class: class_number, reserved };
+        let SlabShape { pieces, slots, .. } = shape;
+        let parts = SlabParts { first, pieces, slots, class: class.0, reserved };
         #[allow(unsafe_code)] // the memory was just allocated for this
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
         let slab = unsafe { Slab::new(memory, parts) };
-        map.set_slab(first, shape.pieces, PieceKind::class(class.0), slab.states());
+        map.set_slab(first, pieces, PieceKind::class(class.0), slab.states());
         let entry = &mut self.classes[class.index()];
         entry.slabs += 1;
         if let Some(list) = entry.list(slab.home()) {
@@ -272,16 +271,13 @@ impl Slabs {
         Ok(())
     }
 
-    /// Gives the class's idle slabs back to the heap. Returns their bytes. O(idle slabs).
-    pub(crate) fn release_idle(&mut self, class: ClassId) -> usize {
-        let mut released = 0;
+    /// Gives the class's idle slabs back to the heap. O(idle slabs).
+    pub(crate) fn release_idle(&mut self, class: ClassId) {
         while let Some(slab) = self.classes[class.index()].idle.first() {
             if self.release(class, slab).is_err() {
                 break;
             }
-            released += self.classes[class.index()].shape.slab_bytes(self.store.piece_bytes());
         }
-        released
     }
 
     /// Visits all memory that nobody uses and nothing of ours lies in: the insides of free heap
