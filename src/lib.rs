@@ -56,7 +56,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | (none) | everything above for one thread, without `alloc` and without atomics that a Cortex-M0 lacks |
-//! | `std` | `MmapPages`, `PthreadMutex`, `ThreadCachedPool` (Linux) |
+//! | `std` | `MmapPages`, `PthreadMutex`, `ThreadCachedPool`, `PinnedPool` (Linux) |
 //! | `spin` | `SpinLock` |
 //! | `critical-section` | `CriticalSection` |
 //! | `allocator-api2` | `Allocator` for `&Pool`, as hashbrown and others take it |
@@ -119,4 +119,4 @@ pub use page_source::{CallerRegion, NoPages, PageSource, Pages};
 pub use pool::{InsertError, LocalCache, MapEntry, MapKind, ObjectPool, Pool, PoolBuilder, Pooled};
 pub use stats::{ClassStats, PoolStats};
 #[cfg(feature = "std")]
-pub use std_adapter::ThreadCachedPool;
+pub use std_adapter::{PinnedPool, ThreadCachedPool};

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use common::{Handle, Packet, bytes, stamp};
+use common::{Packet, bytes, stamp};
 use libmempool::{
     ClassId, FreeError, HugePages, MmapPages, PoolConfig, PthreadMutex, SizeClass, ThreadCachedPool,
 };
@@ -30,7 +30,7 @@ fn packets() -> Shared {
 }
 
 fn free(pool: &Shared, slot: Packet) -> Result<(), FreeError> {
-    Handle::free(&mut pool.clone(), slot.0)
+    common::Handle::free(&mut pool.clone(), slot.0)
 }
 
 #[test]

@@ -47,8 +47,6 @@ pub(crate) struct Engine {
     magazine: Option<usize>,
     /// Raised when memory ran out: caches that see a new value give back what they hold.
     pub(crate) drain: u32,
-    /// Raised by each reset: caches of an older one have nothing to give back.
-    pub(crate) generation: u32,
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
@@ -74,7 +72,6 @@ impl Engine {
             flags,
             magazine,
             drain: 0,
-            generation: 0,
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
@@ -240,12 +237,10 @@ impl Engine {
         }
     }
 
-    /// Takes back every block and slot, and every cache. Nobody has a cache any more, or uses what
-    /// was allocated. O(blocks + slots).
+    /// Takes back every block and slot, those in caches too: nobody uses a cache meanwhile, or what
+    /// was allocated any more. O(blocks + slots).
     pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
-        self.generation = self.generation.wrapping_add(1);
-        self.drop_caches();
-        self.shared = core::ptr::null_mut();
+        self.empty_caches();
         for class in self.class_ids() {
             while let Some(full) = self.depots[class.index()].take_full() {
                 self.slabs.store.free_own(full.memory());
@@ -258,16 +253,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Frees the blocks of caches that nobody has any more, and their magazines with them.
-    fn drop_caches(&mut self) {
-        while let Some(block) = CacheBlockRef::listed(self.caches) {
+    /// Takes the magazines of all caches and what is in them; the slots are taken back elsewhere. A
+    /// cache that somebody still has is like a new one then.
+    fn empty_caches(&mut self) {
+        let mut next = CacheBlockRef::listed(self.caches);
+        while let Some(block) = next {
             for class in block.class_caches() {
                 for magazine in class.strip().into_iter().flat_map(|(a, b)| [a, b]) {
                     self.slabs.store.free_own(magazine.memory());
                 }
             }
-            self.caches = block.next();
-            self.slabs.store.free_own(block.memory());
+            next = CacheBlockRef::listed(block.next());
         }
     }
 
@@ -310,12 +306,16 @@ impl Engine {
     }
 
     /// Allocates a heap block.
-    pub(crate) fn alloc_block(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+    pub(crate) fn alloc_block(
+        &mut self,
+        layout: Layout,
+        owner: Owner,
+    ) -> Result<NonNull<u8>, AllocError> {
         if layout.size() == 0 {
             return Err(AllocError::ZeroSize);
         }
         let (size, align) = (layout.size(), layout.align());
-        if let Some(payload) = self.slabs.store.alloc(size, align, Owner::Caller)? {
+        if let Some(payload) = self.slabs.store.alloc(size, align, owner)? {
             self.note_peak();
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }

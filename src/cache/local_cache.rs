@@ -61,11 +61,6 @@ impl CacheBlockRef {
         unsafe { (*self.0).next }
     }
 
-    /// Start of its memory.
-    pub(crate) fn memory(self) -> *mut u8 {
-        self.0.cast()
-    }
-
     /// Its classes. Only the cache's owner may do more than read their lengths.
     pub(crate) fn class_caches(&self) -> &[ClassCache] {
         let classes = self.0.wrapping_add(1).cast::<ClassCache>();
@@ -97,8 +92,6 @@ pub(crate) struct CacheCore {
     count: usize,
     flags: PoolFlags,
     drain: u32,
-    /// The engine's when the block was made: after a reset the block is gone.
-    generation: u32,
     sizes: *const SizeTable,
     block: *mut CacheBlock,
     /// Used under the lock only, so that others may empty it there.
@@ -135,7 +128,6 @@ impl CacheCore {
             count: 0,
             flags: PoolFlags::empty(),
             drain: 0,
-            generation: 0,
             sizes: core::ptr::null(),
             block: core::ptr::null_mut(),
             shared,
@@ -295,7 +287,7 @@ impl CacheCore {
         if let Some(Ok(slot)) = id.map(|id| self.ready_slot(id, engine)) {
             return Ok(slot);
         }
-        let block = engine.alloc_block(layout)?;
+        let block = engine.alloc_block(layout, Owner::Caller)?;
         if !engine.flags.is_empty() {
             let usable = usable_size(engine, block).unwrap_or(layout.size());
             prepare_out(engine.flags, block, usable);
@@ -356,7 +348,7 @@ impl CacheCore {
         self.close(engine);
         let Some(first) = engine.store().first_region() else { return };
         (self.first, self.map) = (first, *first.map());
-        (self.block, self.generation) = (block, engine.generation);
+        self.block = block;
         if self.shared {
             engine.shared = block;
         }
@@ -432,10 +424,6 @@ impl CacheCore {
     /// Gives back everything, the block included. The cache can be used again.
     pub(crate) fn close(&mut self, engine: &mut Engine) {
         if self.block.is_null() {
-            return;
-        }
-        if self.generation != engine.generation {
-            *self = Self::with_use(self.shared);
             return;
         }
         if self.shared {

@@ -4,10 +4,8 @@
 //! Their contracts have no room for errors of a free: a refused free is counted
 //! ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)) and changes nothing.
 
-use core::{
-    alloc::{GlobalAlloc, Layout},
-    ptr::{NonNull, null_mut},
-};
+#[cfg(any(feature = "allocator-api2", feature = "nightly"))]
+use core::{alloc::Layout, ptr::NonNull};
 
 use lock_api::RawMutex;
 
@@ -16,10 +14,10 @@ use crate::page_source::PageSource;
 
 /// Ends the program if it is dropped by unwinding: a global allocator must not unwind, but a
 /// watermark's callback may panic.
-struct NoUnwind;
+pub(crate) struct NoUnwind;
 
 impl NoUnwind {
-    fn guard<R>(work: impl FnOnce() -> R) -> R {
+    pub(crate) fn guard<R>(work: impl FnOnce() -> R) -> R {
         let guard = Self;
         let result = work();
         core::mem::forget(guard);
@@ -33,36 +31,64 @@ impl Drop for NoUnwind {
     }
 }
 
-// SAFETY: blocks are live, disjoint and aligned until they are freed; nothing here unwinds.
-unsafe impl<L: RawMutex, P: PageSource> GlobalAlloc for Pool<'_, L, P>
-where
-    Self: Sync,
-{
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        NoUnwind::guard(|| self.alloc(layout).map_or(null_mut(), NonNull::as_ptr))
-    }
+/// `GlobalAlloc` for a type with a pool's methods.
+macro_rules! impl_global_alloc {
+    (impl[$($generics:tt)*] $type:ty where { $($bounds:tt)* }) => {
+        const _: () = {
+            use core::{
+                alloc::{GlobalAlloc, Layout},
+                ptr::{NonNull, null_mut},
+            };
 
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        NoUnwind::guard(|| self.alloc_zeroed(layout).map_or(null_mut(), NonNull::as_ptr))
-    }
+            use $crate::pool::NoUnwind;
 
-    unsafe fn dealloc(&self, pointer: *mut u8, _layout: Layout) {
-        let Some(pointer) = NonNull::new(pointer) else { return };
-        NoUnwind::guard(|| {
-            // SAFETY: the caller of `dealloc` gives the block up. A refusal has been counted.
-            let _ = unsafe { self.free(pointer) };
-        });
-    }
+            // SAFETY: blocks are live, disjoint and aligned until they are freed; nothing unwinds.
+            unsafe impl<$($generics)*> GlobalAlloc for $type
+            where
+                $($bounds)*
+            {
+                unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+                    NoUnwind::guard(|| self.alloc(layout).map_or(null_mut(), NonNull::as_ptr))
+                }
 
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let Some(pointer) = NonNull::new(pointer) else { return null_mut() };
-        NoUnwind::guard(|| {
-            // SAFETY: the caller of `realloc` gives the block up if this succeeds.
-            let moved = unsafe { self.realloc(pointer, layout, new_size) };
-            moved.map_or(null_mut(), NonNull::as_ptr)
-        })
-    }
+                unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+                    let zeroed = || self.alloc_zeroed(layout);
+                    NoUnwind::guard(|| zeroed().map_or(null_mut(), NonNull::as_ptr))
+                }
+
+                unsafe fn dealloc(&self, pointer: *mut u8, _layout: Layout) {
+                    let Some(pointer) = NonNull::new(pointer) else { return };
+                    NoUnwind::guard(|| {
+                        // SAFETY: the caller of `dealloc` gives the block up. A refusal has been
+                        // counted.
+                        let _ = unsafe { self.free(pointer) };
+                    });
+                }
+
+                unsafe fn realloc(
+                    &self,
+                    pointer: *mut u8,
+                    layout: Layout,
+                    new_size: usize,
+                ) -> *mut u8 {
+                    let Some(pointer) = NonNull::new(pointer) else { return null_mut() };
+                    NoUnwind::guard(|| {
+                        // SAFETY: the caller of `realloc` gives the block up if this succeeds.
+                        let moved = unsafe { self.realloc(pointer, layout, new_size) };
+                        moved.map_or(null_mut(), NonNull::as_ptr)
+                    })
+                }
+            }
+        };
+    };
 }
+
+impl_global_alloc! {
+    impl[L: RawMutex, P: PageSource] Pool<'_, L, P> where { Self: Sync }
+}
+
+#[cfg(feature = "std")]
+pub(crate) use impl_global_alloc;
 
 /// The methods of an `Allocator` trait, over a shared pool: both traits have the same.
 #[cfg(any(feature = "allocator-api2", feature = "nightly"))]

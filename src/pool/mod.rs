@@ -9,6 +9,9 @@ mod object;
 #[expect(clippy::module_inception, reason = "the pool itself, beside what is built on it")]
 mod pool;
 
+pub(crate) use alloc_impls::NoUnwind;
+#[cfg(feature = "std")]
+pub(crate) use alloc_impls::impl_global_alloc;
 pub use builder::PoolBuilder;
 pub use local_cache::LocalCache;
 pub use map::{MapEntry, MapKind};

@@ -18,6 +18,7 @@ use crate::{
     cache::{Backing, CacheCore, Engine, usable_size},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
+    heap::Owner,
     lock::NoLock,
     page_source::{CallerRegion, PageSource, Pages},
     region::Region,
@@ -455,8 +456,51 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`reset`](Self::reset) for callers who know by other means that no cache is in use.
     pub(crate) fn reset_shared(&self) -> Result<(), Corruption> {
         let mut guarded = self.inner.lock();
-        guarded.shared = CacheCore::shared();
-        guarded.engine.reset()
+        let Guarded { engine, shared, .. } = &mut *guarded;
+        shared.close(engine);
+        engine.reset()
+    }
+
+    /// Allocates memory for records that its caller keeps beside the pool's own, a binding's
+    /// handles for example: they count as [`metadata_bytes`](PoolStats::metadata_bytes), not as
+    /// live objects, no free of a user's takes them, and a reset leaves them. Aligned to the pool's
+    /// granule, at least two words. O(1), under the lock.
+    ///
+    /// # Errors
+    /// [`AllocError`]; nothing is reclaimed for it.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::new(&mut memory)?;
+    /// let record = pool.alloc_metadata(Layout::new::<[u64; 4]>())?;
+    /// assert_eq!(pool.stats().live_objects, 0);
+    /// // SAFETY: the record is not used any more; its block is not a caller's.
+    /// unsafe {
+    ///     assert!(pool.free(record).is_err());
+    ///     pool.free_metadata(record);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_metadata(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.inner.lock().engine.alloc_block(layout, Owner::Pool)
+    }
+
+    /// Frees memory of [`alloc_metadata`](Self::alloc_metadata). What is damaged stays allocated.
+    /// O(1), under the lock.
+    ///
+    /// # Safety
+    /// It came from there, and is not used any more.
+    pub unsafe fn free_metadata(&self, record: NonNull<u8>) {
+        self.inner.lock().engine.slabs.store.free_own(record.as_ptr());
+    }
+
+    /// The lock itself, for taking it around a fork.
+    #[cfg(feature = "std")]
+    pub(crate) fn raw_lock(&self) -> &L {
+        // SAFETY: whoever gets it here lets go only what it has taken.
+        unsafe { self.inner.raw() }
     }
 
     /// Runs `work` with the engine, under the lock, and returns what is to be reported after.

@@ -2,6 +2,13 @@
 //! thread's cache by themselves.
 
 mod pages;
+
+mod thread_block;
+
+mod registry;
+
+mod pinned_pool;
 mod thread_cache;
 
+pub use pinned_pool::PinnedPool;
 pub use thread_cache::ThreadCachedPool;

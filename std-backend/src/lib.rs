@@ -1,5 +1,5 @@
 //! The operating system's side of `libmempool`, for Linux: memory from `mmap`, a mutex from
-//! pthreads, and a random key.
+//! pthreads, a random key, and what a thread has of its own.
 //!
 //! * [`MmapPages`] maps memory and [`Mapping`] owns it: huge pages, guard pages, prefaulting and
 //!   locking on the way in; [`prefault`](Mapping::prefault), [`discard`](Mapping::discard) and
@@ -7,6 +7,8 @@
 //!   obtained, which is often less than what was asked for.
 //! * [`PthreadMutex`] is a [`lock_api::RawMutex`].
 //! * [`random_key`] is 64 unpredictable bits.
+//! * [`zeroed_thread_local!`] is a thread-local that is as fast in a shared library as elsewhere,
+//!   [`ThreadExit`] and [`at_fork`] call back when a thread ends and when the process forks.
 //!
 //! **Nothing here allocates.** The crate is `no_std` and does without `alloc`, so a pool that is
 //! the program's global allocator can rest on it. That includes the error path: the system's
@@ -35,8 +37,9 @@
 //! # Map of the source
 //!
 //! Each file may use only those above it: `error`, `huge`, `report` are plain values; `sys` wraps
-//! each system call once; `mapping` owns mapped memory; `mmap` decides what to map; `mutex` and
-//! `random` stand alone. `unsafe` is allowed in `sys`, `mapping`, `mmap` and `mutex`.
+//! each system call once; `mapping` owns mapped memory; `mmap` decides what to map; `mutex`,
+//! `random` and `thread` stand alone. `unsafe` is allowed in `sys`, `mapping`, `mmap`, `mutex` and
+//! `thread`.
 
 #![no_std]
 #![deny(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn)]
@@ -53,6 +56,7 @@ mod mutex;
 mod random;
 mod report;
 mod sys;
+mod thread;
 
 pub use error::PageError;
 pub use huge::{HugePageSize, HugePages};
@@ -62,6 +66,7 @@ pub use mutex::PthreadMutex;
 pub use random::random_key;
 pub use report::{HugeObtained, PageReport};
 pub use sys::page_size;
+pub use thread::{ThreadExit, at_fork};
 
 /// The README's example compiles and runs.
 #[cfg(doctest)]

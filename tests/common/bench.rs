@@ -50,6 +50,9 @@ impl Bench {
                 Handle::free_fixed(&mut used, class, slot).expect("a live slot");
             }
         }
+        // A thread's first call gets it an entry in the pool's memory, whatever it is for.
+        #[cfg(feature = "std")]
+        self.shared.flush_thread();
         vec![
             ("pool", Box::new(self.pool())),
             ("fresh cache", Box::new(self.pool().local_cache())),

@@ -183,11 +183,11 @@ where
     P::Pages: Send + Sync,
 {
     fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        libmempool::ThreadCachedPool::alloc(self, layout)
+        libmempool::PinnedPool::alloc(self, layout)
     }
 
     fn alloc_zeroed(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        libmempool::ThreadCachedPool::alloc_zeroed(self, layout)
+        libmempool::PinnedPool::alloc_zeroed(self, layout)
     }
 
     fn realloc(
@@ -197,21 +197,21 @@ where
         new_size: usize,
     ) -> Result<NonNull<u8>, ReallocError> {
         // SAFETY: the test owns the block, and uses what is returned from now on.
-        unsafe { libmempool::ThreadCachedPool::realloc(self, pointer, layout, new_size) }
+        unsafe { libmempool::PinnedPool::realloc(self, pointer, layout, new_size) }
     }
 
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the test does not use the block any more, if it is one.
-        unsafe { libmempool::ThreadCachedPool::free(self, pointer) }
+        unsafe { libmempool::PinnedPool::free(self, pointer) }
     }
 
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
-        libmempool::ThreadCachedPool::alloc_fixed(self, class)
+        libmempool::PinnedPool::alloc_fixed(self, class)
     }
 
     fn free_fixed(&mut self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: as in `free`.
-        unsafe { libmempool::ThreadCachedPool::free_fixed(self, class, pointer) }
+        unsafe { libmempool::PinnedPool::free_fixed(self, class, pointer) }
     }
 
     fn flush(&mut self) {
