@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What the pool adds to the start of a process: the time of many, in rounds that alternate.
 #
-#   ./startup.sh [PROGRAM...]      default: ls -d /, which allocates a little
+#   ./startup.sh [PROGRAM...]      default: ls, which allocates a little
 
 set -euo pipefail
 library=$(cd "$(dirname "$0")" && pwd)/build/libmempool_preload.so
-program=("$@")
-[ $# -gt 0 ] || program=(ls -d /)
+program=("${@:-ls}")
+program[0]=$(type -P "${program[0]}") # not the shell's own true
 starts=200
 
 # many NAME=VALUE: prints the microseconds that a process takes
