@@ -1,7 +1,7 @@
 /*
  * Slots of 2048 bytes in bulks of 32 through a local cache, beside DPDK's rte_mempool with its own
- * cache, inlined as DPDK has it. In one process, round by round in turn. Prints the nanoseconds that
- * an object takes from get to put.
+ * cache, inlined as DPDK has it. In one process, round by round in turn. Prints the nanoseconds
+ * that an object takes from get to put.
  *
  * In order: the caches hold objects as they lie in memory. Shuffled: in random order.
  */

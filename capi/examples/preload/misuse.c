@@ -1,5 +1,5 @@
 /*
- * Frees what it must not, which the pool refuses, and goes on. Not for glibc, which ends the program.
+ * Frees what it must not, which the pool refuses, and goes on. (glibc would end the program.)
  */
 #include <stdio.h>
 #include <stdlib.h>

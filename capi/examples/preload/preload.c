@@ -6,7 +6,7 @@
  * All memory that the program has from malloc and its relatives comes from one pool over a large
  * range of addresses, for which the system finds memory when it is touched. In the environment:
  *
- *     MEMPOOL_PRELOAD_SIZE     bytes of the range, with K, M or G; default: twice the memory, up to 64G
+ *     MEMPOOL_PRELOAD_SIZE     bytes of the range, with K, M or G; else twice the memory, up to 64G
  *     MEMPOOL_PRELOAD_REPORT   set: misuse is reported on stderr, the first of each kind
  *     MEMPOOL_PRELOAD_STATS    a file to which each process adds a line of figures at its end
  */
@@ -60,7 +60,10 @@ static size_t wanted_size(void)
     char *unit = "";
     size_t size = text == NULL ? 0 : strtoull(text, &unit, 10);
     size <<= *unit == 'G' ? 30 : *unit == 'M' ? 20 : *unit == 'K' ? 10 : 0;
-    return size == 0 ? default_size() : size;
+    if (size == 0) {
+        return default_size();
+    }
+    return size < SMALLEST_SIZE ? SMALLEST_SIZE : size;
 }
 
 /* One write per line, so that lines of several processes do not mix; errno is kept. */

@@ -42,8 +42,8 @@ run_sqlite() {
 need_redis=redis-server
 run_redis() {
     local cli=(redis-cli -s "$PWD/socket")
-    under redis-server --port 0 --unixsocket "$PWD/socket" --dir "$PWD" --enable-debug-command yes \
-        --save "" >log &
+    under redis-server --port 0 --unixsocket "$PWD/socket" --dir "$PWD" --save "" \
+        --enable-debug-command yes >log &
     local server=$!
     until_true "${cli[@]}" ping
 
