@@ -12,7 +12,7 @@
 #include "memory_pool.h"
 #include "rounds.h"
 
-enum { OBJECT = 2048, OBJECTS = 8191, BULK = 32, MOST_HELD = 8 * BULK, STEPS = 20000 };
+enum { OBJECT = 2048, OBJECTS = 8191, BULK = 32, MOST_HELD = 8 * BULK, STEPS = 4000 };
 
 /* ---- The two -------------------------------------------------------------------------------- */
 

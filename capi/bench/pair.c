@@ -33,7 +33,7 @@ static bool prepare(void)
 #define FREE(block) free(block)
 #endif
 
-enum { BURST = 1024, BURSTS_PER_ROUND = 40, PAIRS_PER_ROUND = 50000 };
+enum { BURST = 1024, BURSTS_PER_ROUND = 20, PAIRS_PER_ROUND = 20000 };
 
 static void pairs(size_t size)
 {
