@@ -85,7 +85,7 @@ const MIN_TABLE_SHARE: usize = WORD;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
     pub(crate) block: Block,
-    pub(crate) size: usize,
+    pub(crate) tag: Tag,
     bin: usize,
 }
 
@@ -279,10 +279,15 @@ impl Bins {
         self.set_head(bin, block);
     }
 
-    /// A free block of `size` bytes with its bin, if it and its neighbours in the list agree. O(1).
+    /// A free block with its bin, if it and its neighbours in the list agree. O(1).
     #[inline]
-    pub(crate) fn listed(&self, block: Block, size: usize) -> Result<Listed, Corruption> {
-        let bin = self.shape.bin(size);
+    pub(crate) fn listed(&self, block: Block, tag: Tag) -> Result<Listed, Corruption> {
+        self.listed_in(self.shape.bin(tag.size()), block, tag)
+    }
+
+    /// As [`listed`](Self::listed), of a block that can only be in this bin.
+    #[inline]
+    fn listed_in(&self, bin: usize, block: Block, tag: Tag) -> Result<Listed, Corruption> {
         let (prev, next) = (block.prev(), block.next());
         let next_agrees = next.is_none() || (self.may_be_block(next) && next.prev() == block);
         let prev_agrees = if prev.is_none() {
@@ -291,7 +296,7 @@ impl Bins {
             self.may_be_block(prev) && prev.next() == block
         };
         if next_agrees && prev_agrees {
-            Ok(Listed { block, size, bin })
+            Ok(Listed { block, tag, bin })
         } else {
             Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks })
         }
@@ -400,23 +405,21 @@ impl Bins {
     /// Good fit: the best among the first few blocks of the request's own bin, or else the first of
     /// the next larger bin that has any. O(1), failure included.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        size: usize,
-        codec: TagCodec,
-    ) -> Result<Option<(Block, Tag)>, Corruption> {
+    pub(crate) fn find(&self, size: usize, codec: TagCodec) -> Result<Option<Listed>, Corruption> {
         let own = self.shape.bin(size);
         let Some(mut bin) = self.first_from(own) else { return Ok(None) };
-        if bin == own {
+        // Blocks of the exact bins all fit, and all fit alike.
+        if bin == own && own >= 2 * self.shape.columns() {
             let mut fit = |_, tag: Tag| tag.size().checked_sub(size);
-            if let Some(found) = self.best_in(own, codec, &mut fit)? {
-                return Ok(Some(found));
+            if let Some((block, tag)) = self.best_in(own, codec, &mut fit)? {
+                return self.listed_in(own, block, tag).map(Some);
             }
             let Some(larger) = self.first_from(own + 1) else { return Ok(None) };
             bin = larger;
         }
         let block = self.head(bin);
-        free_tag(block, codec).map(|tag| Some((block, tag)))
+        let tag = free_tag(block, codec)?;
+        self.listed_in(bin, block, tag).map(Some)
     }
 
     /// Like [`find`](Self::find) for requests that not every block of `min` bytes can serve: looks
@@ -428,12 +431,12 @@ impl Bins {
         enough: usize,
         codec: TagCodec,
         mut fit: impl FnMut(Block, Tag) -> Option<usize>,
-    ) -> Result<Option<(Block, Tag)>, Corruption> {
+    ) -> Result<Option<Listed>, Corruption> {
         let last = self.shape.bin(enough) + 1;
         let mut bin = self.shape.bin(min);
         while let Some(candidate) = self.first_from(bin) {
-            if let Some(found) = self.best_in(candidate, codec, &mut fit)? {
-                return Ok(Some(found));
+            if let Some((block, tag)) = self.best_in(candidate, codec, &mut fit)? {
+                return self.listed_in(candidate, block, tag).map(Some);
             }
             if candidate >= last {
                 break;

@@ -202,8 +202,8 @@ impl Heap {
         if let Some(block) = self.take_rested(need, owner)? {
             return Ok(Some(block.payload()));
         }
-        let Some((block, tag)) = self.bins.find(need, self.codec)? else { return Ok(None) };
-        self.take(block, tag, Cut { gap: 0, need }, owner).map(Some)
+        let Some(free) = self.bins.find(need, self.codec)? else { return Ok(None) };
+        self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
     /// Takes a block that rests, if one is just as large as it needs to be.
@@ -246,9 +246,9 @@ impl Heap {
             tag.size().checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
         };
         let found = self.bins.find_where(need, enough, self.codec, fit)?;
-        let Some((block, tag)) = found else { return Ok(None) };
-        let Some(gap) = aligning_gap(block, align, min_block) else { return Ok(None) };
-        self.take(block, tag, Cut { gap, need }, owner).map(Some)
+        let Some(free) = found else { return Ok(None) };
+        let Some(gap) = aligning_gap(free.block, align, min_block) else { return Ok(None) };
+        self.take(free, Cut { gap, need }, owner).map(Some)
     }
 
     /// Cuts a used block out of a free one.
@@ -258,15 +258,9 @@ impl Heap {
     /// [ gap, free ][ used ][ rest, free ]
     /// ```
     #[inline]
-    fn take(
-        &mut self,
-        block: Block,
-        tag: Tag,
-        cut: Cut,
-        owner: Owner,
-    ) -> Result<*mut u8, Corruption> {
+    fn take(&mut self, free: Listed, cut: Cut, owner: Owner) -> Result<*mut u8, Corruption> {
+        let Listed { block, tag, .. } = free;
         let (above, above_tag) = self.above(block, tag)?;
-        let free = self.bins.listed(block, tag.size())?;
         let used = block.above(cut.gap);
         let room = tag.size() - cut.gap;
         let size = if room - cut.need >= self.min_block() { cut.need } else { room };
@@ -390,7 +384,7 @@ impl Heap {
         let (mut next, mut end) = (None, None);
         if above_tag.is_free() {
             end = Some(self.above(above, above_tag)?);
-            next = Some(self.bins.listed(above, above_tag.size())?);
+            next = Some(self.bins.listed(above, above_tag)?);
         }
 
         accept();
@@ -430,7 +424,7 @@ impl Heap {
         }
         let below = block.below(size);
         match below.tag(self.codec) {
-            Some(tag) if tag.is_free() && tag.size() == size => self.bins.listed(below, size),
+            Some(tag) if tag.is_free() && tag.size() == size => self.bins.listed(below, tag),
             _ => Err(broken(CorruptionKind::BlockNeighbour)),
         }
     }
@@ -483,7 +477,8 @@ impl Heap {
         let free = self.free_below(block, region)?;
         let below = free.block;
         let (above, above_tag) = self.above(block, tag)?;
-        let room = free.size + tag.size() + if above_tag.is_free() { above_tag.size() } else { 0 };
+        let room =
+            free.tag.size() + tag.size() + if above_tag.is_free() { above_tag.size() } else { 0 };
         if need > room || below.payload().addr() & (align - 1) != 0 {
             return Ok(None);
         }
@@ -510,7 +505,7 @@ impl Heap {
             return Ok((above, above_tag));
         }
         let end = self.above(above, above_tag)?;
-        let free = self.bins.listed(above, above_tag.size())?;
+        let free = self.bins.listed(above, above_tag)?;
         self.take_free(free);
         Ok(end)
     }
@@ -538,10 +533,10 @@ impl Heap {
         let (min, enough) = (len - self.granule.bytes(), len + align + 2 * self.min_block());
         let fit = |block, tag: Tag| place(block, tag).map(|_| tag.size() - min);
         let found = self.bins.find_where(min, enough, self.codec, fit)?;
-        let Some((block, tag)) = found else { return Ok(None) };
+        let Some(free) = found else { return Ok(None) };
+        let Listed { block, tag, .. } = free;
         let Some(start) = place(block, tag) else { return Ok(None) };
         let (end, end_tag) = self.above(block, tag)?;
-        let free = self.bins.listed(block, tag.size())?;
 
         self.take_free(free);
         let fence = block.with_addr(start - WORD);
@@ -660,7 +655,7 @@ impl Heap {
     #[inline]
     fn take_free(&mut self, free: Listed) {
         self.bins.remove(free);
-        self.counters.free_bytes -= free.size;
+        self.counters.free_bytes -= free.tag.size();
         self.counters.free_blocks -= 1;
     }
 
@@ -672,7 +667,7 @@ impl Heap {
         block.set_tag(self.codec, Tag::free(size));
         block.set_footer(size);
         above.set_tag(self.codec, above_tag.with_prev_free(true));
-        self.counters.free_bytes = self.counters.free_bytes + size - old.size;
+        self.counters.free_bytes = self.counters.free_bytes + size - old.tag.size();
     }
 
     #[inline]
