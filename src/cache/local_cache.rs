@@ -867,7 +867,7 @@ fn class_at(addr: usize, engine: &mut impl Backing) -> ClassId {
 }
 
 /// Usable bytes of a live block or slot.
-pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
     held(engine, pointer).map(|held| held.usable)
 }
 

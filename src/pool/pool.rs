@@ -15,7 +15,7 @@ use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
 use crate::cache::Watermark;
 use crate::{
-    cache::{Backing, CacheCore, Engine, usable_size},
+    cache::{Backing, CacheCore, Engine},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
     heap::Owner,
@@ -363,7 +363,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool.
     pub unsafe fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-        usable_size(&self.inner.lock().engine, pointer)
+        self.shared(|cache, engine| cache.usable_size(pointer, engine))
     }
 
     /// Whether an address lies in one of the pool's regions, live block or not. O(regions), under
