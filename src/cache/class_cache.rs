@@ -202,6 +202,15 @@ impl ClassCache {
         self.swap_if(|len| len < to_usize(self.capacity.get()))
     }
 
+    /// Swaps loaded and previous if only the previous one has room for a burst of `slots` slots: bursts
+    /// stay together.
+    #[inline]
+    pub(crate) fn make_room_for(&self, slots: usize) {
+        if slots > self.room().len() {
+            self.swap_if(|len| len + slots <= to_usize(self.capacity.get()));
+        }
+    }
+
     /// Puts another magazine in the place of the loaded one, which is returned.
     pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Magazine {
         let loaded = Magazine::of_start(self.slots.get());

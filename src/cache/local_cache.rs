@@ -677,20 +677,21 @@ impl CacheCore {
     #[inline]
     fn pop_into(&self, id: ClassId, out: &mut [NonNull<u8>]) -> usize {
         let Some(class) = self.class(id) else { return 0 };
-        let mut scan = self.map.scan();
-        let reciprocal = class.reciprocal;
+        // Copies: what is written below might be anything to the compiler.
+        let (map, quick, reciprocal) = (self.map, self.quick > 0, class.reciprocal);
+        let mut scan = map.scan();
         // SAFETY: nothing is pushed in this function.
         let run = unsafe { class.pop_run(out.len()) };
         for (slot, &number) in out.iter_mut().zip(run) {
-            if self.quick == 0 || !self.map.has(number) {
+            if !quick || !map.is_unit(number) {
                 *slot = self.hand_out(class, number);
                 continue;
             }
-            let (_, states, offset) = scan.slab(number);
+            let (_, states, offset) = scan.slab_at(number);
             // SAFETY: the slot is cached here, so its slab exists and this is its index.
             unsafe { StateByte::at(states, reciprocal.divide(offset)) }.store(SlotState::Live);
             // SAFETY: slots lie in regions, and no region starts at address 0.
-            *slot = unsafe { NonNull::new_unchecked(self.map.pointer(number)) };
+            *slot = unsafe { NonNull::new_unchecked(map.address(number)) };
         }
         run.len()
     }
@@ -703,6 +704,9 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
+        if let Some(class) = self.class(id) {
+            class.make_room_for(pointers.len());
+        }
         let mut freed = 0;
         while freed < pointers.len() {
             freed += self.push_from(id, &pointers[freed..]);
@@ -723,12 +727,13 @@ impl CacheCore {
         }
         // SAFETY: the type's invariant.
         let class = unsafe { &*self.classes.add(id.index()) };
-        let mut scan = self.map.scan();
-        let (reciprocal, slots) = (class.reciprocal, class.slots_per_slab);
+        // Copies, as in `pop_into`.
+        let (map, reciprocal, slots) = (self.map, class.reciprocal, class.slots_per_slab);
+        let mut scan = map.scan();
         let mut pushed = 0;
         for (place, pointer) in class.room().iter().zip(pointers) {
-            let Some(number) = self.map.number_of(pointer.addr().get()) else { break };
-            let (kind, states, offset) = scan.slab(number);
+            let Some(number) = map.unit_of(pointer.addr().get()) else { break };
+            let (kind, states, offset) = scan.slab_at(number);
             let index = reciprocal.divide(offset);
             if kind != PieceKind::class(id.0) || index >= slots {
                 break;

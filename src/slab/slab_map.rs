@@ -258,9 +258,9 @@ impl SlabMap {
         self.slab_at(self.unit(number))
     }
 
-    /// Looks up slots one after the other.
-    pub(crate) fn scan(&self) -> SlotScan {
-        SlotScan { map: *self, unit: u32::MAX, kind: PieceKind::HEAP, start: 0, states: null_mut() }
+    /// Looks up units one after the other.
+    pub(crate) fn scan(&self) -> Scan<'_> {
+        Scan { map: self, piece: u32::MAX, kind: PieceKind::HEAP, start: 0, states: null_mut() }
     }
 
     /// Records a slab of `pieces` pieces whose first slot has this number. The caller holds the
@@ -313,25 +313,24 @@ impl SlabMap {
     }
 }
 
-/// A map that is asked about many slots: of those that lie in one piece it looks up the first.
-pub(crate) struct SlotScan {
-    map: SlabMap,
-    /// A unit of the piece that was looked up last.
-    unit: u32,
+/// A map that is asked about many units: of those that lie in one piece it looks up the first.
+pub(crate) struct Scan<'m> {
+    map: &'m SlabMap,
+    /// The piece that was looked up last.
+    piece: u32,
     kind: PieceKind,
     start: u32,
     states: *mut u8,
 }
 
-impl SlotScan {
-    /// What the piece of a slot is, the state bytes of its slab, and its offset there in granules.
-    /// The number must be in the map's window.
+impl Scan<'_> {
+    /// What the piece of a unit is, the state bytes of its slab, and its offset there in granules.
     #[inline(always)]
-    pub(crate) fn slab(&mut self, number: u32) -> (PieceKind, *mut u8, u32) {
-        let unit = self.map.unit(number);
-        if (unit ^ self.unit) >> self.map.piece_shift != 0 {
-            let entry = self.map.entry(number);
-            self.unit = unit;
+    pub(crate) fn slab_at(&mut self, unit: u32) -> (PieceKind, *mut u8, u32) {
+        let piece = unit >> self.map.piece_shift;
+        if piece != self.piece {
+            let entry = self.map.entry_of(unit);
+            self.piece = piece;
             self.kind = PieceKind(entry.kind.load(Relaxed));
             self.start = entry.start.load(Relaxed);
             self.states = entry.states.load(Relaxed);
