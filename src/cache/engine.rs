@@ -297,6 +297,12 @@ impl Engine {
         }
     }
 
+    /// Counts a failed request that no class is to blame for.
+    pub(crate) fn refuse(&mut self, error: AllocError) -> AllocError {
+        self.count_failure(None);
+        error
+    }
+
     /// Counts a failed request of a class.
     pub(crate) fn count_failure(&mut self, class: Option<ClassId>) {
         self.failures += 1;

@@ -142,22 +142,29 @@ impl CacheCore {
         (class.index() < self.count).then(|| unsafe { &*self.classes.add(class.index()) })
     }
 
-    /// The class that serves a request without a class, if one does without much waste.
+    /// The smallest class that serves requests by size and whose slots can hold `size` bytes.
     #[inline(always)]
-    fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
+    fn class_of(&self, size: usize) -> Option<(ClassId, &ClassCache)> {
         if self.count == 0 {
             return None;
         }
         // SAFETY: the type's invariant.
-        let mut id = unsafe { &*self.sizes }.start_for(layout.size())?;
+        let mut id = unsafe { &*self.sizes }.start_for(size)?;
         let mut class = self.class(id)?;
-        while layout.size() > to_usize(class.size) {
+        while size > to_usize(class.size) {
             if class.next_larger == id.0 {
                 return None;
             }
             id = ClassId(class.next_larger);
             class = self.class(id)?;
         }
+        Some((id, class))
+    }
+
+    /// The class that serves a request without a class, if one does without much waste.
+    #[inline(always)]
+    fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
+        let (id, class) = self.class_of(layout.size())?;
         let suits =
             layout.size() >= to_usize(class.min_size) && layout.align() <= to_usize(class.align);
         suits.then_some((id, class))
@@ -222,6 +229,34 @@ impl CacheCore {
             return Ok(self.hand_out(class, number));
         }
         self.alloc_fixed_slow(id, engine)
+    }
+
+    /// Allocates a slot of the smallest class that holds `size` bytes.
+    #[inline(always)]
+    pub(crate) fn alloc_slot(
+        &mut self,
+        size: usize,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        match self.class_of(size) {
+            Some((id, _)) => self.alloc_fixed(id, engine),
+            None => self.alloc_slot_slow(size, engine),
+        }
+    }
+
+    /// As [`alloc_slot`](Self::alloc_slot), for what this cache knows no class for.
+    #[cold]
+    #[inline(never)]
+    fn alloc_slot_slow(
+        &mut self,
+        size: usize,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let class = engine.with(|engine| {
+            let class = engine.slabs.class_of(size);
+            class.ok_or_else(|| engine.refuse(AllocError::UnknownClass))
+        });
+        self.alloc_fixed_slow(class?, engine)
     }
 
     #[cold]
@@ -497,6 +532,22 @@ impl CacheCore {
         self.free_slow(pointer, expected, engine)
     }
 
+    /// Frees a slot of whatever class; blocks of the heap are refused.
+    #[inline(always)]
+    pub(crate) fn free_slot(
+        &mut self,
+        pointer: NonNull<u8>,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        let addr = pointer.addr().get();
+        let known = self.map.number_of(addr).and_then(|number| self.map.kind(number).as_class());
+        let class = match known {
+            Some(class) => ClassId(class),
+            None => class_at(addr, engine),
+        };
+        self.free(pointer, Some(class), engine)
+    }
+
     #[cold]
     #[inline(never)]
     fn free_slow(
@@ -686,6 +737,16 @@ fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
         None => engine.store().usable_size(pointer.as_ptr())?,
     };
     Ok(Held { usable, is_slot: slot.is_some() })
+}
+
+/// The class that an address belongs to, or a number that no class has.
+#[cold]
+fn class_at(addr: usize, engine: &mut impl Backing) -> ClassId {
+    let slot = engine.with(|engine| match engine.store().first_region() {
+        Some(_) => engine.slabs.slot_at(addr).ok().flatten(),
+        None => None,
+    });
+    slot.map_or(ClassId(u8::MAX), |slot| slot.class)
 }
 
 /// Usable bytes of a live block or slot.

@@ -225,19 +225,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`AllocError::UnknownClass`] if there is none.
     pub fn class_of(&self, size: usize) -> Result<ClassId, AllocError> {
-        let guarded = self.inner.lock();
-        let slabs = &guarded.engine.slabs;
-        let mut class = slabs.sizes().start_for(size).ok_or(AllocError::UnknownClass)?;
-        while let Some(entry) = slabs.class(class) {
-            if size <= entry.shape.size {
-                return Ok(class);
-            }
-            if entry.next_larger == class.number() {
-                break;
-            }
-            class = ClassId::new(entry.next_larger);
-        }
-        Err(AllocError::UnknownClass)
+        self.inner.lock().engine.slabs.class_of(size).ok_or(AllocError::UnknownClass)
     }
 
     /// Runs `work` on the shared cache and the engine, under the lock.
@@ -322,6 +310,46 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`FreeError`] if it is not a live slot of this class; nothing changes, and it is counted.
     pub unsafe fn free_fixed(&self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.shared(|cache, engine| cache.free(pointer, Some(class), engine))
+    }
+
+    /// Allocates a slot of the smallest class that holds `size` bytes, however much that wastes:
+    /// [`class_of`](Self::class_of) and [`alloc_fixed`](Self::alloc_fixed) in one. O(1), under the
+    /// lock.
+    ///
+    /// # Errors
+    /// [`AllocError`], [`AllocError::UnknownClass`] if there is no such class; the failure is
+    /// counted.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{FreeError, NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::builder().size_classes(&[64, 512]).build(&mut memory)?;
+    /// let slot = pool.alloc_slot(100)?;
+    /// let block = pool.alloc(Layout::new::<[u8; 100]>())?;
+    /// // SAFETY: neither is used any more.
+    /// unsafe {
+    ///     assert_eq!(pool.usable_size(slot)?, 512);
+    ///     pool.free_slot(slot)?;
+    ///     assert!(matches!(pool.free_slot(block), Err(FreeError::WrongClass { .. })));
+    ///     pool.free(block)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_slot(&self, size: usize) -> Result<NonNull<u8>, AllocError> {
+        self.shared(|cache, engine| cache.alloc_slot(size, engine))
+    }
+
+    /// Frees a slot of whatever class; a block of the heap is
+    /// [`WrongClass`](FreeError::WrongClass). O(1), under the lock.
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live slot; nothing changes, and it is counted.
+    pub unsafe fn free_slot(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.shared(|cache, engine| cache.free_slot(pointer, engine))
     }
 
     /// The bytes that may be used behind a live pointer: at least what was asked for. O(1), under

@@ -125,6 +125,24 @@ where
         }
     }
 
+    /// Ends it, so that the pool can be moved.
+    ///
+    /// # Safety
+    /// `this` is one that [`new`](Self::new) made, nobody uses it, and it is not used afterwards,
+    /// nor dropped.
+    pub unsafe fn end(this: NonNull<Self>) -> Pool<'static, L, P> {
+        // SAFETY: the caller's promise.
+        unsafe { this.as_ref() }.unregister();
+        // SAFETY: as above; the pool is read out once.
+        unsafe { (&raw const (*this.as_ptr()).pool).read() }
+    }
+
+    fn unregister(&self) {
+        if self.id.load(Relaxed) != UNREGISTERED {
+            REGISTRY.lock().remove(self);
+        }
+    }
+
     /// The pool itself. Its own allocating calls take the lock.
     pub fn pool(&self) -> &Pool<'static, L, P> {
         &self.pool
@@ -299,6 +317,31 @@ where
         )
     }
 
+    /// As [`Pool::alloc_slot`]. O(1) without the lock.
+    ///
+    /// # Errors
+    /// [`AllocError`]; the failure is counted.
+    #[inline]
+    pub fn alloc_slot(&self, size: usize) -> Result<NonNull<u8>, AllocError> {
+        self.on_cache(|cache, engine| cache.alloc_slot(size, engine), |pool| pool.alloc_slot(size))
+    }
+
+    /// As [`Pool::free_slot`]. O(1) without the lock.
+    ///
+    /// # Safety
+    /// As [`Pool::free`].
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live slot; nothing changes, and it is counted.
+    #[inline]
+    pub unsafe fn free_slot(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.on_cache(
+            |cache, engine| cache.free_slot(pointer, engine),
+            // SAFETY: the caller's promise.
+            |pool| unsafe { pool.free_slot(pointer) },
+        )
+    }
+
     /// Returns what this thread's cache holds. O(cached slots), under the lock.
     pub fn flush_thread(&self) {
         self.on_cache(|cache, engine| engine.with(|engine| cache.close(engine)), |_| ());
@@ -383,9 +426,7 @@ where
     P::Pages: Send + Sync,
 {
     fn drop(&mut self) {
-        if *self.id.get_mut() != UNREGISTERED {
-            REGISTRY.lock().remove(self);
-        }
+        self.unregister();
     }
 }
 

@@ -7,7 +7,7 @@
 
 use core::{cell::Cell, ffi::c_void, ptr::NonNull};
 
-use libmempool_std::{PthreadMutex, ThreadExit, at_fork};
+use libmempool_std::{PthreadMutex, ThreadExit, at_fork, valgrind::Quiet};
 use lock_api::Mutex;
 
 use super::thread_block::{ThreadBlock, thread_block};
@@ -121,6 +121,7 @@ impl Registry {
 }
 
 unsafe extern "C" fn thread_ended(_: *mut c_void) {
+    let _quiet = Quiet::new();
     let block = thread_block();
     block.end();
     REGISTRY.lock().members().for_each(|member| member.close_cache_of(block.number()));

@@ -9,6 +9,7 @@
 //! * [`random_key`] is 64 unpredictable bits.
 //! * [`zeroed_thread_local!`] is a thread-local that is as fast in a shared library as elsewhere,
 //!   [`ThreadExit`] and [`at_fork`] call back when a thread ends and when the process forks.
+//! * [`valgrind`] tells memcheck about a pool's blocks, with the feature of that name.
 //!
 //! **Nothing here allocates.** The crate is `no_std` and does without `alloc`, so a pool that is
 //! the program's global allocator can rest on it. That includes the error path: the system's
@@ -38,8 +39,8 @@
 //!
 //! Each file may use only those above it: `error`, `huge`, `report` are plain values; `sys` wraps
 //! each system call once; `mapping` owns mapped memory; `mmap` decides what to map; `mutex`,
-//! `random` and `thread` stand alone. `unsafe` is allowed in `sys`, `mapping`, `mmap`, `mutex` and
-//! `thread`.
+//! `random`, `thread` and `valgrind` stand alone. `unsafe` is allowed in `sys`, `mapping`, `mmap`,
+//! `mutex`, `thread` and `valgrind`.
 
 #![no_std]
 #![deny(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn)]
@@ -57,6 +58,7 @@ mod random;
 mod report;
 mod sys;
 mod thread;
+pub mod valgrind;
 
 pub use error::PageError;
 pub use huge::{HugePageSize, HugePages};

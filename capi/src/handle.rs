@@ -1,0 +1,217 @@
+//! What a `memory_pool_t` is, and how every call on one begins and ends.
+#![allow(unsafe_code)] // handles come from C
+
+use core::{
+    ffi::c_void,
+    panic::AssertUnwindSafe,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicPtr, Ordering::Relaxed},
+};
+use std::panic::catch_unwind;
+
+use libmempool::{NoLock, PinnedPool, Pool, PthreadMutex};
+use libmempool_std::valgrind::{self, Quiet};
+
+use crate::{
+    error::{
+        Failure, pool_error,
+        pool_error::{POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_HANDLE, POOL_ERROR_NULL_POINTER},
+        pool_error_t, set_last_error,
+    },
+    memory::Source,
+};
+
+/// Bytes behind each block that valgrind lets nobody touch.
+pub(crate) const RED_ZONE: usize = if valgrind::ENABLED { 16 } else { 0 };
+
+/// A pool for several threads, or for one.
+pub(crate) enum Kind {
+    Shared(PinnedPool<PthreadMutex, Source>),
+    Single(Pool<'static, NoLock, Source>),
+}
+
+/// `memory_pool_t`: opaque to C, at the start of the pool's memory.
+#[expect(non_camel_case_types, reason = "the name of the header")]
+pub struct memory_pool {
+    /// `MAGIC` while it is one.
+    magic: u64,
+    pub(crate) kind: Kind,
+    handler: AtomicPtr<c_void>,
+    user_data: AtomicPtr<c_void>,
+}
+
+pub use memory_pool as memory_pool_t;
+
+const MAGIC: u64 = u64::from_be_bytes(*b"mempool\x01");
+
+/// `memory_pool_corruption_handler_t`; see the header.
+#[expect(non_camel_case_types, reason = "the name of the header")]
+pub type memory_pool_corruption_handler_t = Option<
+    unsafe extern "C" fn(
+        pool: *mut memory_pool_t,
+        error: pool_error_t,
+        address: *const c_void,
+        user_data: *mut c_void,
+    ),
+>;
+
+/// Runs an expression on the pool of either kind; their calls have the same names.
+macro_rules! on_pool {
+    ($handle:expr, $pool:ident => $work:expr) => {
+        match &$handle.kind {
+            $crate::handle::Kind::Shared($pool) => $work,
+            $crate::handle::Kind::Single($pool) => $work,
+        }
+    };
+}
+
+/// Runs an expression on the `Pool` within either kind.
+macro_rules! on_base {
+    ($handle:expr, $pool:ident => $work:expr) => {
+        match &$handle.kind {
+            $crate::handle::Kind::Shared(pinned) => {
+                let $pool = pinned.pool();
+                $work
+            }
+            $crate::handle::Kind::Single($pool) => $work,
+        }
+    };
+}
+
+pub(crate) use {on_base, on_pool};
+
+impl memory_pool {
+    /// Makes a pool's handle in the pool's own memory.
+    pub(crate) fn place(kind: Kind) -> Result<NonNull<Self>, Failure> {
+        let pages = match &kind {
+            Kind::Shared(pinned) => pinned.pool().pages(),
+            Kind::Single(pool) => pool.pages(),
+        };
+        let place = pages.ok_or(POOL_ERROR_INTERNAL)?.place();
+        let handle = Self {
+            magic: MAGIC,
+            kind,
+            handler: AtomicPtr::new(null_mut()),
+            user_data: AtomicPtr::new(null_mut()),
+        };
+        // SAFETY: the place is made for it, and the pool keeps its memory.
+        unsafe { place.write(handle) };
+        Ok(place)
+    }
+
+    /// The pool of a handle.
+    #[inline(always)]
+    pub(crate) fn of<'a>(handle: *const Self) -> Result<&'a Self, pool_error> {
+        if handle.is_null() {
+            return Err(POOL_ERROR_NULL_POINTER);
+        }
+        // SAFETY: C passes what `place` made. A handle that was overwritten or destroyed is told by
+        // its magic as long as its memory is there; more cannot be checked.
+        unsafe {
+            if !handle.is_aligned() || (&raw const (*handle).magic).read() != MAGIC {
+                return Err(POOL_ERROR_INVALID_HANDLE);
+            }
+            Ok(&*handle)
+        }
+    }
+
+    /// Ends a pool.
+    ///
+    /// # Safety
+    /// Nobody uses it any more.
+    pub(crate) unsafe fn destroy(place: NonNull<Self>) {
+        let place = place.as_ptr();
+        // SAFETY: the caller's promise; each kind is moved out of the memory that it is about to
+        // give back.
+        unsafe {
+            (*place).magic = 0;
+            match &mut (*place).kind {
+                Kind::Shared(pinned) => drop(PinnedPool::end(NonNull::from(pinned))),
+                Kind::Single(pool) => drop(core::ptr::from_mut(pool).read()),
+            }
+        }
+    }
+
+    /// Records why a call failed, and calls the handler if a pointer or damage is to blame.
+    #[cold]
+    fn failed(&self, failure: Failure) {
+        set_last_error(failure.error);
+        let handler = self.handler.load(Relaxed);
+        if let Some(suspect) = failure.suspect
+            && !handler.is_null()
+        {
+            // SAFETY: `set_handler` stored a function of this type.
+            let handler = unsafe {
+                core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
+            };
+            let this = core::ptr::from_ref(self).cast_mut();
+            let address = core::ptr::without_provenance(suspect);
+            if let Some(handler) = handler {
+                // SAFETY: whoever set the handler vouches for it; no lock is held.
+                unsafe { handler(this, failure.error, address, self.user_data.load(Relaxed)) };
+            }
+        }
+    }
+
+    pub(crate) fn set_handler(
+        &self,
+        handler: memory_pool_corruption_handler_t,
+        user_data: *mut c_void,
+    ) {
+        let handler = handler.map_or(null_mut(), |handler| handler as *mut c_void);
+        self.user_data.store(user_data, Relaxed);
+        self.handler.store(handler, Relaxed);
+    }
+
+    /// What valgrind knows the pool by.
+    pub(crate) fn anchor(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+}
+
+/// Runs a call on a pool: what goes wrong becomes the thread's last error and `failed`.
+#[inline(always)]
+pub(crate) fn call<R>(
+    pool: *const memory_pool,
+    failed: R,
+    work: impl FnOnce(&memory_pool) -> Result<R, Failure>,
+) -> R {
+    match memory_pool::of(pool) {
+        Ok(pool) => call_on(pool, failed, || work(pool)),
+        Err(error) => {
+            set_last_error(error);
+            failed
+        }
+    }
+}
+
+/// As [`call`], on a pool that is known to be one.
+#[inline(always)]
+pub(crate) fn call_on<R>(
+    pool: &memory_pool,
+    failed: R,
+    work: impl FnOnce() -> Result<R, Failure>,
+) -> R {
+    match guarded(work) {
+        Ok(result) => result,
+        Err(failure) => {
+            pool.failed(failure);
+            failed
+        }
+    }
+}
+
+/// As [`call`], where there is no pool yet.
+pub(crate) fn call_without_pool<R>(failed: R, work: impl FnOnce() -> Result<R, Failure>) -> R {
+    guarded(work).unwrap_or_else(|failure| {
+        set_last_error(failure.error);
+        failed
+    })
+}
+
+/// Nothing unwinds into C: it would be a mistake of ours, or of damage that we did not foresee.
+#[inline(always)]
+fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    let _quiet = Quiet::new();
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(POOL_ERROR_INTERNAL.into()))
+}
