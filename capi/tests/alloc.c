@@ -106,12 +106,12 @@ static void zeroed_overflow(memory_pool_t *pool)
 
 static void fixed(memory_pool_t *pool)
 {
-    CHECK_FAILS(memory_pool_alloc_fixed(pool, 0), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_alloc_fixed(NULL, 64), POOL_ERROR_NULL_POINTER);
     if (check_stats(pool).num_size_classes == 0) {
         CHECK_FAILS(memory_pool_alloc_fixed(pool, 64), POOL_ERROR_UNKNOWN_CLASS);
         return;
     }
+    CHECK_FAILS(memory_pool_alloc_fixed(pool, 0), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_alloc_fixed(pool, 900 * KIB), POOL_ERROR_UNKNOWN_CLASS);
     for (size_t size = 1; size <= 1024; size += 31) {
         void *slot = memory_pool_alloc_fixed(pool, size);
@@ -190,16 +190,16 @@ static void reset(memory_pool_t *pool)
 
 int main(void)
 {
-    check_each_pool(alloc_and_free);
-    check_each_pool(freeing_null);
-    check_each_pool(bad_sizes);
-    check_each_pool(aligned);
-    check_each_pool(bad_alignments);
-    check_each_pool(zeroed);
-    check_each_pool(zeroed_overflow);
-    check_each_pool(fixed);
-    check_each_pool(usable_sizes);
-    check_each_pool(mixed);
-    check_each_pool(reset);
+    RUN_ON_EACH_POOL(alloc_and_free);
+    RUN_ON_EACH_POOL(freeing_null);
+    RUN_ON_EACH_POOL(bad_sizes);
+    RUN_ON_EACH_POOL(aligned);
+    RUN_ON_EACH_POOL(bad_alignments);
+    RUN_ON_EACH_POOL(zeroed);
+    RUN_ON_EACH_POOL(zeroed_overflow);
+    RUN_ON_EACH_POOL(fixed);
+    RUN_ON_EACH_POOL(usable_sizes);
+    RUN_ON_EACH_POOL(mixed);
+    RUN_ON_EACH_POOL(reset);
     return 0;
 }

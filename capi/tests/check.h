@@ -96,8 +96,11 @@ static inline memory_pool_t *check_pool(bool classes, bool thread_safe)
 }
 
 /** Runs a test on each kind of pool that check_pool() makes; the pool must end valid and empty. */
-static inline void check_each_pool(void (*test)(memory_pool_t *pool))
+#define RUN_ON_EACH_POOL(test) check_on_each_pool(#test, test)
+
+static inline void check_on_each_pool(const char *name, void (*test)(memory_pool_t *pool))
 {
+    check_running = name;
     for (int kind = 0; kind < 4; kind++) {
         memory_pool_t *pool = check_pool(kind & 1, kind & 2);
         test(pool);

@@ -90,11 +90,11 @@ static void survive_a_reset(memory_pool_t *pool)
 
 int main(void)
 {
-    check_each_pool(ids);
-    check_each_pool(room_for_sixteen);
-    check_each_pool(reserves);
-    check_each_pool(serve_smaller_sizes);
-    check_each_pool(refused_classes_leave_no_trace);
-    check_each_pool(survive_a_reset);
+    RUN_ON_EACH_POOL(ids);
+    RUN_ON_EACH_POOL(room_for_sixteen);
+    RUN_ON_EACH_POOL(reserves);
+    RUN_ON_EACH_POOL(serve_smaller_sizes);
+    RUN_ON_EACH_POOL(refused_classes_leave_no_trace);
+    RUN_ON_EACH_POOL(survive_a_reset);
     return 0;
 }

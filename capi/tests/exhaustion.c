@@ -98,10 +98,10 @@ static void holes(memory_pool_t *pool)
 
 int main(void)
 {
-    check_each_pool(as_much_each_time);
-    check_each_pool(one_back_one_more);
-    check_each_pool(failures_change_nothing);
-    check_each_pool(sizes_change);
-    check_each_pool(holes);
+    RUN_ON_EACH_POOL(as_much_each_time);
+    RUN_ON_EACH_POOL(one_back_one_more);
+    RUN_ON_EACH_POOL(failures_change_nothing);
+    RUN_ON_EACH_POOL(sizes_change);
+    RUN_ON_EACH_POOL(holes);
     return 0;
 }

@@ -101,11 +101,11 @@ static void many(memory_pool_t *pool)
 
 int main(void)
 {
-    check_each_pool(from_null);
-    check_each_pool(to_zero);
-    check_each_pool(contents);
-    check_each_pool(failing);
-    check_each_pool(misuse);
-    check_each_pool(many);
+    RUN_ON_EACH_POOL(from_null);
+    RUN_ON_EACH_POOL(to_zero);
+    RUN_ON_EACH_POOL(contents);
+    RUN_ON_EACH_POOL(failing);
+    RUN_ON_EACH_POOL(misuse);
+    RUN_ON_EACH_POOL(many);
     return 0;
 }

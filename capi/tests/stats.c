@@ -135,12 +135,12 @@ static void flush(memory_pool_t *pool)
 
 int main(void)
 {
-    check_each_pool(counts);
-    check_each_pool(add_up);
-    check_each_pool(contains);
-    check_each_pool(prints);
-    check_each_pool(warmup);
-    check_each_pool(defragment);
-    check_each_pool(flush);
+    RUN_ON_EACH_POOL(counts);
+    RUN_ON_EACH_POOL(add_up);
+    RUN_ON_EACH_POOL(contains);
+    RUN_ON_EACH_POOL(prints);
+    RUN_ON_EACH_POOL(warmup);
+    RUN_ON_EACH_POOL(defragment);
+    RUN_ON_EACH_POOL(flush);
     return 0;
 }
