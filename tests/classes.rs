@@ -322,6 +322,59 @@ fn class_of_is_the_smallest_that_fits() {
 }
 
 /// Slots of every size a class can have are disjoint, aligned, and all found by their pointers.
+/// Of two classes of one size, requests by size come to the later one, through every handle.
+#[test]
+fn the_later_of_equal_classes_serves_their_size() {
+    let mut memory = Memory::new(1 << 20);
+    // A smaller one before, between and after them: each has to lead on to the right one.
+    let sizes = [1296, 2048, 1408, 2048, 1536];
+    let pool = builder().alignment(16).size_classes(&sizes).build(memory.region()).unwrap();
+    let later = ClassId::new(3);
+    for size in [1537, 1700, 2048] {
+        assert_eq!(pool.class_of(size), Ok(later));
+        for handle in &mut [&mut &pool as &mut dyn Handle, &mut pool.local_cache()] {
+            let slot = handle.alloc(bytes(size)).unwrap();
+            assert_eq!(handle.free_fixed(ClassId::new(1), slot).map_err(|_| ()), Err(()));
+            handle.free_fixed(later, slot).unwrap();
+        }
+    }
+    for (size, class) in [(1297, 2), (1409, 4)] {
+        assert_eq!(pool.class_of(size), Ok(ClassId::new(class)));
+    }
+}
+
+/// Slots by size: of the smallest class that holds it, however much that wastes.
+#[test]
+fn slots_by_size() {
+    let mut memory = Memory::new(1 << 20);
+    let pool = builder()
+        .size_classes(&[64, 4096])
+        .size_class(SizeClass::new(512).dedicated())
+        .build(memory.region())
+        .unwrap();
+    let block = pool.alloc(bytes(500)).unwrap();
+    let failures = pool.stats().failures;
+    for (size, usable) in [(1, 64), (64, 64), (65, 4096), (512, 4096), (4096, 4096)] {
+        let slot = pool.alloc_slot(size).unwrap();
+        assert_eq!(pool.usable(slot), Ok(usable), "{size}");
+        // SAFETY: neither is used any more.
+        unsafe {
+            assert!(matches!(
+                pool.free_slot(block),
+                Err(FreeError::WrongClass { actual: None, .. })
+            ));
+            pool.free_slot(slot).unwrap();
+            assert!(matches!(pool.free_slot(slot), Err(FreeError::NotLive { .. })));
+        }
+    }
+    assert_eq!(pool.stats().failures, failures);
+    assert_eq!(pool.alloc_slot(4097), Err(AllocError::UnknownClass));
+    assert_eq!(pool.alloc_slot(0), Err(AllocError::ZeroSize));
+    assert_eq!(pool.stats().failures, failures + 2);
+    assert_eq!((pool.stats().live_objects, pool.stats().bad_frees), (1, 10));
+    pool.validate().unwrap();
+}
+
 #[test]
 fn classes_of_every_size() {
     let sizes = (1..300).step_by(7).chain([1500, 1536, 2048, 4096, 9000, 65_000, 512 << 10]);

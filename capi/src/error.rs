@@ -13,7 +13,7 @@ use libmempool::{
 /// `pool_error_t`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "the names of the header")]
+#[expect(non_camel_case_types, reason = "the names of the header")]
 pub enum pool_error {
     POOL_OK = 0,
     POOL_ERROR_NULL_POINTER = 1,

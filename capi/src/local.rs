@@ -212,9 +212,9 @@ pub unsafe extern "C" fn memory_pool_local_alloc_bulk(
         let objs = unsafe { NonNull::slice_from_raw_parts(objs.cast::<NonNull<u8>>(), n).as_mut() };
         on_cache!(cache, cache => cache.alloc_bulk(class, objs))?;
         if valgrind::ENABLED {
-            objs.iter().for_each(|&slot| {
+            for &slot in &*objs {
                 pool.slot_handed_out(slot, class);
-            });
+            }
         }
         Ok(n)
     })
@@ -250,9 +250,9 @@ pub unsafe extern "C" fn memory_pool_local_free_bulk(
         let result = unsafe { on_cache!(cache, cache => cache.free_bulk(class, slots)) };
         freed = result.map_or_else(|refused| refused.freed, |()| whole);
         if valgrind::ENABLED {
-            slots[..freed].iter().for_each(|&slot| {
+            for &slot in &slots[..freed] {
                 pool.taken_back(slot);
-            });
+            }
         }
         result.map_err(|refused| refused.error)?;
         if whole < n { Err(POOL_ERROR_NULL_POINTER.into()) } else { Ok(true) }

@@ -253,8 +253,8 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
         let class = engine.with(|engine| {
-            let class = engine.slabs.class_of(size);
-            class.ok_or_else(|| engine.refuse(AllocError::UnknownClass))
+            let none = if size == 0 { AllocError::ZeroSize } else { AllocError::UnknownClass };
+            engine.slabs.class_of(size).ok_or_else(|| engine.refuse(none))
         });
         self.alloc_fixed_slow(class?, engine)
     }

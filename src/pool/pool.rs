@@ -317,7 +317,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// lock.
     ///
     /// # Errors
-    /// [`AllocError`], [`AllocError::UnknownClass`] if there is no such class; the failure is
+    /// [`AllocError`], [`AllocError::UnknownClass`] if no class is large enough; the failure is
     /// counted.
     ///
     /// ```

@@ -1,5 +1,7 @@
 //! Size classes: the shape of a class's slabs, and which class serves a size.
 
+use core::cmp::Reverse;
+
 use super::{
     slab::{Home, MAX_SLOTS, SlabList},
     slab_map::Reciprocal,
@@ -212,13 +214,13 @@ impl SizeTable {
         (class != NO_CLASS).then_some(ClassId(class))
     }
 
-    /// Lets the class `number` of `classes` serve the sizes for which it is the smallest.
-    /// O(buckets).
+    /// Lets the class `number` of `classes` serve the sizes for which it is the smallest; of two
+    /// equal ones the later serves: whoever added it wants its slots used. O(buckets).
     pub(crate) fn add(&mut self, classes: &mut [Class], number: usize) {
         let size = classes[number].shape.size;
         for (bucket, best) in self.classes.iter_mut().enumerate().skip(1) {
             let current = classes.get(usize::from(*best)).map_or(usize::MAX, |c| c.shape.size);
-            if Self::smallest_of(bucket) <= size && size < current {
+            if Self::smallest_of(bucket) <= size && size <= current {
                 *best = to_u8(number);
             }
         }
@@ -226,14 +228,15 @@ impl SizeTable {
     }
 }
 
-/// Sets which class is the next larger one, for a new class and for the one below it.
+/// Sets which class is the next larger one, for a new class and for the one below it. Of equal ones
+/// the last counts, which is the one that requests by size come to.
 fn link_by_size(classes: &mut [Class], number: usize) {
     let size = classes[number].shape.size;
-    let general = |&i: &usize| !classes[i].dedicated;
-    let below = (0..number).filter(general).filter(|&i| classes[i].shape.size <= size);
-    let above = (0..number).filter(general).filter(|&i| classes[i].shape.size > size);
+    let general = (0..number).filter(|&i| !classes[i].dedicated);
+    let below = general.clone().filter(|&i| classes[i].shape.size < size);
+    let above = general.filter(|&i| classes[i].shape.size > size);
     let below = below.max_by_key(|&i| (classes[i].shape.size, i));
-    let above = above.min_by_key(|&i| (classes[i].shape.size, i));
+    let above = above.min_by_key(|&i| (classes[i].shape.size, Reverse(i)));
     classes[number].next_larger = to_u8(above.unwrap_or(number));
     if let Some(below) = below {
         classes[below].next_larger = to_u8(number);
