@@ -120,8 +120,8 @@ static void configurations(void)
 {
     pool_config_t config;
     memset(&config, 0, sizeof config);
-    config.pool_size = (size_t)1 << 40;
-    config.alignment = 16;
+    config.pool_size = (size_t)1 << 45;
+    config.enable_size_classes = true;
     config.pages = POOL_PAGES_OVERCOMMIT;
     CHECK_FAILS(memory_pool_create_with_config(&config), POOL_ERROR_REGION_TOO_LARGE);
     unsigned char region[16];
