@@ -2,59 +2,29 @@
 //! harness included, lives in it.
 #![cfg(feature = "std")]
 
-use std::{
-    cell::UnsafeCell,
-    collections::BTreeMap,
-    mem::MaybeUninit,
-    process::Command,
-    sync::{Once, mpsc},
-    thread,
-};
+use std::{collections::BTreeMap, mem::MaybeUninit, process::Command, sync::mpsc, thread};
 
 use libmempool::{PinnedPool, Pool, PoolConfig, PthreadMutex};
 
-const BYTES: usize = 64 << 20;
-
-#[repr(align(4096))]
-struct Region(UnsafeCell<[MaybeUninit<u8>; BYTES]>);
-
-// SAFETY: handed over once, by `heap`.
-unsafe impl Sync for Region {}
-
-static REGION: Region = Region(UnsafeCell::new([MaybeUninit::uninit(); BYTES]));
-
-struct Heap(PinnedPool<PthreadMutex>);
-
 // SAFETY: a static stays where it is, and is never dropped.
 #[global_allocator]
-static HEAP: Heap = Heap(unsafe { PinnedPool::new(Pool::empty()) });
+static HEAP: PinnedPool<PthreadMutex> = unsafe { PinnedPool::new(Pool::empty()) };
 
-impl Heap {
-    /// The pool, with its region: the first allocation of the program sets it up.
-    fn pool(&self) -> &PinnedPool<PthreadMutex> {
-        static SET_UP: Once = Once::new();
-        SET_UP.call_once(|| {
-            // SAFETY: once, and nobody else knows the region.
-            let region = unsafe { &mut *REGION.0.get() };
-            let config = const { &PoolConfig::new().preset_classes() };
-            self.0.pool().init_with(config, region).expect("a region that is large enough");
-        });
-        &self.0
+/// Gives the pool its region before the first allocation asks for one.
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+#[used]
+static INIT: extern "C" fn() = {
+    extern "C" fn init() {
+        const BYTES: usize = 64 << 20;
+        static mut MEMORY: [MaybeUninit<u8>; BYTES] = [MaybeUninit::uninit(); BYTES];
+        let memory = &raw mut MEMORY;
+        // SAFETY: this runs once, before `main`, and nothing else names the memory.
+        let region = unsafe { &mut *memory };
+        let config = const { &PoolConfig::new().preset_classes() };
+        HEAP.pool().init_with(config, region).expect("a region that is large enough");
     }
-}
-
-// SAFETY: passes everything on to the pool.
-unsafe impl std::alloc::GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        unsafe { std::alloc::GlobalAlloc::alloc(self.pool(), layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: std::alloc::Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { std::alloc::GlobalAlloc::dealloc(self.pool(), pointer, layout) };
-    }
-}
+    init
+};
 
 #[test]
 fn collections_of_many_threads_live_in_it() {
@@ -72,12 +42,12 @@ fn collections_of_many_threads_live_in_it() {
         assert_eq!(map.len(), 2000);
         assert!(map.values().all(|value| value.starts_with(&format!("{seed}:"))));
         let first = Box::into_raw(map.into_values().next().unwrap().into_boxed_str());
-        assert!(HEAP.pool().pool().contains(first.cast()));
+        assert!(HEAP.pool().contains(first.cast()));
         // SAFETY: a box's pointer, back in its box.
         drop(unsafe { Box::from_raw(first) });
     }
-    HEAP.pool().pool().validate().unwrap();
-    assert_eq!(HEAP.pool().pool().stats().bad_frees, 0);
+    HEAP.pool().validate().unwrap();
+    assert_eq!(HEAP.pool().stats().bad_frees, 0);
 }
 
 /// What one thread allocates another frees, while a third starts processes.
@@ -92,5 +62,5 @@ fn threads_exchange_boxes_while_the_process_forks() {
     }
     sender.join().unwrap();
     assert_eq!(receiver.join().unwrap(), 50_000);
-    HEAP.pool().pool().validate().unwrap();
+    HEAP.pool().validate().unwrap();
 }

@@ -15,7 +15,10 @@ use libmempool_std::valgrind::{self, Quiet};
 use crate::{
     error::{
         Failure, pool_error,
-        pool_error::{POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_HANDLE, POOL_ERROR_NULL_POINTER},
+        pool_error::{
+            POOL_ERROR_CORRUPTED, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_HANDLE,
+            POOL_ERROR_NULL_POINTER,
+        },
         pool_error_t, set_last_error,
     },
     memory::Source,
@@ -136,10 +139,13 @@ impl memory_pool {
     #[cold]
     fn failed(&self, failure: Failure) {
         set_last_error(failure.error);
+        let Some(suspect) = failure.suspect else { return };
+        if failure.error != POOL_ERROR_CORRUPTED {
+            // A free of what valgrind too knows is not allocated: it says so, and from where.
+            valgrind::freed(self.anchor(), suspect);
+        }
         let handler = self.handler.load(Relaxed);
-        if let Some(suspect) = failure.suspect
-            && !handler.is_null()
-        {
+        if !handler.is_null() {
             // SAFETY: `set_handler` stored a function of this type.
             let handler = unsafe {
                 core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)

@@ -8,7 +8,7 @@ use core::{
 };
 
 use libmempool::{ClassId, LocalCache, NoLock, PthreadMutex};
-use libmempool_std::valgrind;
+use libmempool_std::valgrind::{self, Quiet};
 
 use crate::{
     alloc::layout,
@@ -52,17 +52,21 @@ macro_rules! on_cache {
 }
 
 impl memory_pool_local {
-    fn of<'a>(local: *mut Self) -> Result<&'a mut Self, pool_error> {
+    /// The pool and the cache of a handle.
+    #[inline(always)]
+    fn of<'a>(local: *mut Self) -> Result<(&'static memory_pool, &'a mut Cache), pool_error> {
         if local.is_null() {
             return Err(POOL_ERROR_NULL_POINTER);
         }
+        let _quiet = Quiet::new();
         // SAFETY: C passes what `create` made, to one call at a time. A handle that was destroyed
         // or overwritten is told by its magic as long as its memory is there.
         unsafe {
             if !local.is_aligned() || (&raw const (*local).magic).read() != MAGIC {
                 return Err(POOL_ERROR_INVALID_HANDLE);
             }
-            Ok(&mut *local)
+            let local = &mut *local;
+            Ok((local.pool, &mut local.cache))
         }
     }
 
@@ -88,7 +92,7 @@ fn local_call<R>(
     work: impl FnOnce(&'static memory_pool, &mut Cache) -> Result<R, Failure>,
 ) -> R {
     match memory_pool_local::of(local) {
-        Ok(local) => call_on(local.pool, failed, || work(local.pool, &mut local.cache)),
+        Ok((pool, cache)) => call_on(pool, failed, || work(pool, cache)),
         Err(error) => {
             set_last_error(error);
             failed
