@@ -74,12 +74,16 @@ static inline uint32_t check_random(uint32_t *state, uint32_t bound)
     return *state % bound;
 }
 
-/** How often a test repeats something: less under tools that make it slow, as CHECK_SLOWNESS says. */
+/** Whether this runs under valgrind: `make memcheck` says so. */
+static inline bool check_is_slow(void)
+{
+    return getenv("CHECK_SLOW") != NULL;
+}
+
+/** How often a test repeats something. */
 static inline unsigned check_rounds(unsigned rounds)
 {
-    const char *slowness = getenv("CHECK_SLOWNESS");
-    unsigned divisor = slowness ? (unsigned)atoi(slowness) : 1;
-    return divisor > 1 ? (rounds + divisor - 1) / divisor : rounds;
+    return check_is_slow() ? (rounds + 19) / 20 : rounds;
 }
 
 /** A pool of one MiB: with classes or the heap alone, for one thread or many. */

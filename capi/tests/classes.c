@@ -61,8 +61,8 @@ static void serve_smaller_sizes(memory_pool_t *pool)
         CHECK(slot != NULL);
         CHECK(memory_pool_free_fixed(pool, slot));
     }
-    CHECK_NEGATIVE(memory_pool_class_of(pool, 257), POOL_ERROR_UNKNOWN_CLASS);
-    CHECK_FAILS(memory_pool_alloc_fixed(pool, 257), POOL_ERROR_UNKNOWN_CLASS);
+    CHECK_NEGATIVE(memory_pool_class_of(pool, 256 + DEFAULT_ALIGNMENT), POOL_ERROR_UNKNOWN_CLASS);
+    CHECK_FAILS(memory_pool_alloc_fixed(pool, 256 + DEFAULT_ALIGNMENT), POOL_ERROR_UNKNOWN_CLASS);
 }
 
 static void refused_classes_leave_no_trace(memory_pool_t *pool)

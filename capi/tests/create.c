@@ -180,7 +180,7 @@ static void classes(void)
         CHECK(id >= 0);
         CHECK(memory_pool_class_of(pool, class_sizes[i] - 1) == id);
     }
-    CHECK_NEGATIVE(memory_pool_class_of(pool, 4097), POOL_ERROR_UNKNOWN_CLASS);
+    CHECK_NEGATIVE(memory_pool_class_of(pool, 4096 + DEFAULT_ALIGNMENT), POOL_ERROR_UNKNOWN_CLASS);
     memory_pool_destroy(pool);
 }
 

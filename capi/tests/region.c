@@ -65,7 +65,7 @@ static pool_config_t small_objects(void)
 static void tiny(void)
 {
     pool_config_t config = small_objects();
-    const size_t step = check_rounds(20) < 20 ? 13 : 1;
+    const size_t step = check_is_slow() ? 13 : 1;
     for (size_t misalignment = 0; misalignment < 64; misalignment += step) {
         for (size_t size = 0; size <= 512; size += step) {
             create_and_use(misalignment, size, NULL);
@@ -77,7 +77,7 @@ static void tiny(void)
 static void small(void)
 {
     pool_config_t config = small_objects();
-    const size_t step = check_rounds(20) < 20 ? 997 : 41;
+    const size_t step = check_is_slow() ? 997 : 41;
     size_t smallest = 0;
     for (size_t size = 512; size <= 16 * KIB; size += step) {
         bool made = create_and_use(size % 64, size, NULL);

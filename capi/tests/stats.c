@@ -21,7 +21,8 @@ static void counts(memory_pool_t *pool)
         usable += memory_pool_usable_size(pool, blocks[i]);
         CHECK(memory_pool_free(pool, blocks[i]));
     }
-    CHECK(full.live_bytes == usable);
+    /* Under valgrind, blocks are larger by what nobody may touch. */
+    CHECK(full.live_bytes == usable || (check_is_slow() && full.live_bytes > usable));
     pool_stats_t after = check_stats(pool);
     CHECK(after.live_objects == 0 && after.live_bytes == 0);
     CHECK(after.peak_bytes >= full.live_bytes);

@@ -354,7 +354,10 @@ static void *exhaust(void *seed)
 static void exhaustion(void)
 {
     shared = memory_pool_create(MIB, true);
+    void *most = memory_pool_alloc(shared, 850 * KIB);
+    CHECK(most != NULL);
     run_together(exhaust);
+    CHECK(memory_pool_free(shared, most));
     CHECK(check_stats(shared).failures > 0);
     close_pool(shared);
 }

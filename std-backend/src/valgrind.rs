@@ -107,3 +107,9 @@ pub fn moved(pool: usize, from: usize, to: usize, bytes: usize, defined: usize) 
     request(POOL_CHANGE, [pool, from, to, bytes]);
     request(MAKE_DEFINED, [to, defined, 0, 0]);
 }
+
+/// Whoever has a block learned how large it really is, and may use all of it.
+#[inline(always)]
+pub fn measured(block: usize, bytes: usize) {
+    request(MAKE_DEFINED, [block, bytes, 0, 0]);
+}
