@@ -14,7 +14,6 @@ const CREATE_POOL: usize = 0x1303;
 const DESTROY_POOL: usize = 0x1304;
 const POOL_ALLOC: usize = 0x1305;
 const POOL_FREE: usize = 0x1306;
-const POOL_CHANGE: usize = 0x1309;
 const CHANGE_ERROR_DISABLEMENT: usize = 0x1801;
 const MEMCHECK: usize = (b'M' as usize) << 24 | (b'C' as usize) << 16;
 const MAKE_NO_ACCESS: usize = MEMCHECK;
@@ -104,8 +103,8 @@ pub fn freed(pool: usize, block: usize) {
 /// A block changed its size or place; the first bytes have known contents.
 #[inline(always)]
 pub fn moved(pool: usize, from: usize, to: usize, bytes: usize, defined: usize) {
-    request(POOL_CHANGE, [pool, from, to, bytes]);
-    request(MAKE_DEFINED, [to, defined, 0, 0]);
+    freed(pool, from);
+    allocated(pool, to, bytes, defined);
 }
 
 /// Whoever has a block learned how large it really is, and may use all of it.
