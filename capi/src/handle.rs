@@ -10,7 +10,7 @@ use core::{
 use std::panic::catch_unwind;
 
 use libmempool::{NoLock, PinnedPool, Pool, PthreadMutex};
-use libmempool_std::valgrind::{self, Quiet};
+use libmempool_std::valgrind::{self, InStep, Quiet};
 
 use crate::{
     error::{
@@ -219,5 +219,6 @@ pub(crate) fn call_without_pool<R>(failed: R, work: impl FnOnce() -> Result<R, F
 #[inline(always)]
 fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     let _quiet = Quiet::new();
+    let _in_step = InStep::new();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(POOL_ERROR_INTERNAL.into()))
 }

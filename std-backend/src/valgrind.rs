@@ -5,7 +5,13 @@
 
 #![allow(unsafe_code)] // reason: the request is a sequence of instructions
 
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{
+        AtomicI32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 /// Whether memcheck can be told anything.
 pub const ENABLED: bool = cfg!(all(feature = "valgrind", target_arch = "x86_64"));
@@ -69,6 +75,56 @@ impl Drop for Quiet {
     #[inline(always)]
     fn drop(&mut self) {
         request(CHANGE_ERROR_DISABLEMENT, [usize::MAX, 0, 0, 0]);
+    }
+}
+
+/// Held while a pool changes and memcheck is told so: otherwise another thread might get a block
+/// between its free and the word about it. Not to be nested.
+#[must_use]
+pub struct InStep(());
+
+/// The process that a thread holds it in, or 0. What a child inherits from another thread is not its
+/// own, and may be overwritten.
+static HOLDER: AtomicI32 = AtomicI32::new(0);
+
+impl InStep {
+    /// Waits until no other thread has it.
+    #[inline(always)]
+    pub fn new() -> Self {
+        if ENABLED {
+            Self::take();
+        }
+        Self(())
+    }
+
+    fn take() {
+        // SAFETY: the call has no conditions.
+        let process = unsafe { libc::getpid() };
+        loop {
+            let holder = HOLDER.load(Relaxed);
+            if holder != process
+                && HOLDER.compare_exchange(holder, process, Acquire, Relaxed).is_ok()
+            {
+                return;
+            }
+            // SAFETY: as above.
+            unsafe { libc::sched_yield() };
+        }
+    }
+}
+
+impl Default for InStep {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for InStep {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if ENABLED {
+            HOLDER.store(0, Release);
+        }
     }
 }
 
