@@ -116,6 +116,15 @@ static void *transmit_thread(void *bytes)
     return NULL;
 }
 
+static pthread_t start(void *(*work)(void *), void *argument)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, work, argument) != 0) {
+        fail("no thread");
+    }
+    return thread;
+}
+
 int main(void)
 {
     pool = memory_pool_create(64 * 1024 * 1024, true);
@@ -128,11 +137,8 @@ int main(void)
     }
 
     uint64_t bytes = 0;
-    pthread_t receiver, transmitter;
-    if (pthread_create(&receiver, NULL, receive_thread, NULL) != 0 ||
-        pthread_create(&transmitter, NULL, transmit_thread, &bytes) != 0) {
-        fail("no threads");
-    }
+    pthread_t receiver = start(receive_thread, NULL);
+    pthread_t transmitter = start(transmit_thread, &bytes);
     pthread_join(receiver, NULL);
     pthread_join(transmitter, NULL);
 

@@ -19,7 +19,7 @@ static void tell(memory_pool_t *pool, pool_error_t error, const void *address, v
     told.user_data = user_data;
 }
 
-static void expect(memory_pool_t *pool, int calls, pool_error_t error)
+static void expect(const memory_pool_t *pool, int calls, pool_error_t error)
 {
     CHECK(told.calls == calls);
     CHECK(told.pool == pool);

@@ -5,21 +5,21 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static memory_pool_t *pool;
+static memory_pool_t *shared;
 
 static void use(unsigned seed)
 {
     void *blocks[50];
     for (size_t i = 0; i < 50; i++) {
         size_t size = 1 + (i * 53 + seed) % 3000;
-        blocks[i] = memory_pool_alloc(pool, size);
+        blocks[i] = memory_pool_alloc(shared, size);
         CHECK(blocks[i] != NULL);
         check_fill(blocks[i], size, (unsigned char)size);
     }
     for (size_t i = 0; i < 50; i++) {
         size_t size = 1 + (i * 53 + seed) % 3000;
         CHECK(check_filled(blocks[i], size, (unsigned char)size));
-        CHECK(memory_pool_free(pool, blocks[i]));
+        CHECK(memory_pool_free(shared, blocks[i]));
     }
 }
 
@@ -30,9 +30,9 @@ static pid_t start_child(void (*work)(void))
     CHECK(child >= 0);
     if (child == 0) {
         work();
-        CHECK(memory_pool_reset(pool));
-        CHECK(memory_pool_validate(pool));
-        memory_pool_destroy(pool);
+        CHECK(memory_pool_reset(shared));
+        CHECK(memory_pool_validate(shared));
+        memory_pool_destroy(shared);
         _exit(0);
     }
     return child;
@@ -50,31 +50,31 @@ static void *inherited;
 static void use_what_is_inherited(void)
 {
     CHECK(check_filled(inherited, 1000, 4));
-    CHECK(memory_pool_free(pool, inherited));
-    CHECK_FAILS(memory_pool_free(pool, inherited), POOL_ERROR_DOUBLE_FREE);
+    CHECK(memory_pool_free(shared, inherited));
+    CHECK_FAILS(memory_pool_free(shared, inherited), POOL_ERROR_DOUBLE_FREE);
     for (unsigned i = 0; i < 20; i++) {
         use(i);
     }
-    CHECK(memory_pool_validate(pool));
-    CHECK(check_stats(pool).live_objects == 0);
+    CHECK(memory_pool_validate(shared));
+    CHECK(check_stats(shared).live_objects == 0);
 }
 
 /* The child frees its copy; the parent's block stays live. */
 static void copies(bool thread_safe)
 {
-    pool = memory_pool_create(4 * MIB, thread_safe);
+    shared = memory_pool_create(4 * MIB, thread_safe);
     use(0);
     for (unsigned round = check_rounds(50); round > 0; round--) {
-        inherited = memory_pool_alloc(pool, 1000);
+        inherited = memory_pool_alloc(shared, 1000);
         check_fill(inherited, 1000, 4);
         pid_t child = start_child(use_what_is_inherited);
         use(round);
         end_child(child);
         CHECK(check_filled(inherited, 1000, 4));
-        CHECK(memory_pool_free(pool, inherited));
+        CHECK(memory_pool_free(shared, inherited));
     }
-    CHECK(memory_pool_validate(pool));
-    memory_pool_destroy(pool);
+    CHECK(memory_pool_validate(shared));
+    memory_pool_destroy(shared);
 }
 
 static void one_thread(void)
@@ -108,7 +108,7 @@ static void use_with_threads(void)
     for (int i = 0; i < 2; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
     }
-    CHECK(memory_pool_validate(pool));
+    CHECK(memory_pool_validate(shared));
 }
 
 static void make_a_grandchild(void)
@@ -149,7 +149,7 @@ static void *fork_often(void *work)
 static void while_others_allocate(void)
 {
     enum { USERS = 4 };
-    pool = memory_pool_create(16 * MIB, true);
+    shared = memory_pool_create(16 * MIB, true);
     pthread_t threads[USERS], forking;
     unsigned seeds[USERS] = {1, 20, 300, 4000};
     for (int i = 0; i < USERS; i++) {
@@ -166,9 +166,9 @@ static void while_others_allocate(void)
     for (int i = 0; i < USERS; i++) {
         CHECK(pthread_join(threads[i], NULL) == 0);
     }
-    CHECK(memory_pool_validate(pool));
-    CHECK(check_stats(pool).live_objects == 0);
-    memory_pool_destroy(pool);
+    CHECK(memory_pool_validate(shared));
+    CHECK(check_stats(shared).live_objects == 0);
+    memory_pool_destroy(shared);
 }
 
 /* ---- Forks while other threads make and end pools ---- */
@@ -196,7 +196,7 @@ static void make_pools(void)
 
 static void while_others_make_pools(void)
 {
-    pool = memory_pool_create(4 * MIB, true);
+    shared = memory_pool_create(4 * MIB, true);
     stopping = false;
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, make_and_end, NULL) == 0);
@@ -206,7 +206,7 @@ static void while_others_make_pools(void)
     stopping = true;
     pthread_mutex_unlock(&mutex);
     CHECK(pthread_join(thread, NULL) == 0);
-    memory_pool_destroy(pool);
+    memory_pool_destroy(shared);
 }
 
 int main(void)

@@ -82,7 +82,7 @@ static void invalid_handles(void)
     void *slot = memory_pool_local_alloc_fixed(local, class_id);
     memory_pool_local_t *ended = memory_pool_local_create(pool);
     memory_pool_local_destroy(ended);
-    static uint64_t zeros[64];
+    static uint64_t zeros[64] = {0};
     memory_pool_local_t *bad[] = {ended, (memory_pool_local_t *)(void *)zeros,
                                   (memory_pool_local_t *)(void *)((char *)zeros + 1)};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -149,9 +149,24 @@ static void bulk_is_all_or_nothing(void)
         CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, fits) == fits);
         CHECK(memory_pool_local_free_bulk(local, class_id, slots, fits) == fits);
     }
-    CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, SIZE_MAX) == 0);
-    CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, SIZE_MAX / 8 + 1) == 0);
-    CHECK(check_stats(pool).live_objects == 0);
+    close_pool(pool);
+}
+
+/* More pointers than an array can hold. */
+static void bulk_of_too_many(void)
+{
+    memory_pool_t *pool = open_pool();
+    void *slots[BURST];
+    CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, BURST) == BURST);
+    const size_t too_many[] = {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / 8 + 1, SIZE_MAX / 8};
+    for (size_t i = 0; i < sizeof too_many / sizeof *too_many; i++) {
+        CHECK_FAILS(memory_pool_local_alloc_bulk(local, class_id, slots, too_many[i]),
+                    POOL_ERROR_INVALID_SIZE);
+        CHECK_FAILS(memory_pool_local_free_bulk(local, class_id, slots, too_many[i]),
+                    POOL_ERROR_INVALID_SIZE);
+        CHECK(check_stats(pool).live_objects == BURST);
+    }
+    CHECK(memory_pool_local_free_bulk(local, class_id, slots, BURST) == BURST);
     close_pool(pool);
 }
 
@@ -264,6 +279,7 @@ int main(void)
     RUN(bulk);
     RUN(bulk_of_none);
     RUN(bulk_is_all_or_nothing);
+    RUN(bulk_of_too_many);
     RUN(bulk_free_stops);
     RUN(bulk_free_of_one_twice);
     RUN(of_another_pool);

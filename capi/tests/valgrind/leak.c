@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 /* Valgrind looks for lost blocks only if malloc has handed out one. */
-void *kept;
+static void *volatile kept;
 
 /* Forgets a block. */
 int main(void)

@@ -5,7 +5,7 @@
 int main(void)
 {
     memory_pool_t *pool = memory_pool_create(1 << 20, true);
-    volatile char *block = memory_pool_calloc(pool, 100, 1);
-    memory_pool_free(pool, (void *)block);
-    return block[50];
+    char *block = memory_pool_calloc(pool, 100, 1);
+    memory_pool_free(pool, block);
+    return *(volatile char *)&block[50];
 }

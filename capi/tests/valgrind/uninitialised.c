@@ -5,7 +5,7 @@
 int main(void)
 {
     memory_pool_t *pool = memory_pool_create(1 << 20, true);
-    volatile char *block = memory_pool_alloc(pool, 100);
+    const volatile char *block = memory_pool_alloc(pool, 100);
     if (block[7] == 'x') {
         puts("by chance");
     }

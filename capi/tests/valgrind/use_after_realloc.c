@@ -5,7 +5,7 @@
 int main(void)
 {
     memory_pool_t *pool = memory_pool_create(1 << 20, true);
-    volatile char *block = memory_pool_calloc(pool, 9000, 1);
-    block = memory_pool_realloc(pool, (void *)block, 5000);
-    return block[5000];
+    char *block = memory_pool_calloc(pool, 9000, 1);
+    block = memory_pool_realloc(pool, block, 5000);
+    return *(volatile char *)&block[5000];
 }
