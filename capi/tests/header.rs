@@ -27,6 +27,17 @@ fn the_library_exports_what_the_header_declares() {
     assert_eq!(exported_symbols(&built_library()), declared);
 }
 
+#[test]
+fn the_manual_names_each_function() {
+    let manual = Path::new(PACKAGE).join("man/libmempool.3");
+    let manual = fs::read_to_string(manual).expect("the manual is there");
+    let header = fs::read_to_string(header()).expect("the header is there");
+    for function in Interface::of(&header).functions.keys() {
+        let named = manual.lines().any(|line| line.split(' ').nth(1) == Some(function));
+        assert!(named, "{function}");
+    }
+}
+
 fn header() -> PathBuf {
     Path::new(PACKAGE).join("include/memory_pool.h")
 }
