@@ -144,6 +144,9 @@ static void pages(void)
         config.pages = usable[i];
         create_and_use(config);
     }
+    pool_config_t contradictory = config_of(MIB);
+    contradictory.pages = POOL_PAGES_SMALL | POOL_PAGES_HUGE;
+    refuse(contradictory, POOL_ERROR_INVALID_CONFIG);
     for (uint32_t page = POOL_PAGES_OVERCOMMIT * 2; page != 0; page *= 2) {
         pool_config_t config = config_of(MIB);
         config.pages = page;
@@ -236,6 +239,42 @@ static void magazines(void)
     }
 }
 
+static void bad_magazines(void)
+{
+    const size_t bad[] = {SIZE_MAX, SIZE_MAX / 2 + 1, (size_t)1 << 32, 1 << 20, 65536};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        pool_config_t config = config_of(4 * MIB);
+        config.thread_safe = true;
+        config.enable_size_classes = true;
+        config.magazine_slots = bad[i];
+        memory_pool_t *pool = memory_pool_create_with_config(&config);
+        if (pool == NULL) {
+            CHECK(memory_pool_get_last_error() == POOL_ERROR_INVALID_CONFIG);
+        } else {
+            check_works(pool);
+            memory_pool_destroy(pool);
+        }
+    }
+}
+
+/* Lists of sizes that are empty, missing, unsorted, and repeat themselves. */
+static void odd_lists_of_classes(void)
+{
+    const size_t class_sizes[] = {1024, 64, 64, 4096, 65};
+    pool_config_t config = config_of(MIB);
+    config.enable_size_classes = true;
+    config.size_class_sizes = class_sizes;
+    create_and_use(config);
+    config.num_size_classes = 5;
+    memory_pool_t *pool = memory_pool_create_with_config(&config);
+    check_works(pool);
+    CHECK(memory_pool_class_of(pool, 900) == 0);
+    CHECK(memory_pool_class_of(pool, 4096) == 3);
+    memory_pool_destroy(pool);
+    config.size_class_sizes = NULL;
+    refuse(config, POOL_ERROR_NULL_POINTER);
+}
+
 static void keys(void)
 {
     pool_config_t config = config_of(MIB);
@@ -323,6 +362,8 @@ int main(void)
     RUN(many_classes);
     RUN(bad_class_sizes);
     RUN(magazines);
+    RUN(bad_magazines);
+    RUN(odd_lists_of_classes);
     RUN(keys);
     RUN(reserved_fields);
     RUN(no_config);

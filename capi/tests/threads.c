@@ -271,9 +271,120 @@ static void blocks_outlive_their_threads(void)
     close_pool(shared);
 }
 
+/* ---- Threads whose own destructors use the pool ---- */
+
+static pthread_key_t key;
+
+/* Runs while the thread ends, before or after the library's own destructor, and again. */
+static void free_at_the_end(void *block)
+{
+    CHECK(memory_pool_free(shared, block));
+    void *last = memory_pool_alloc(shared, 300);
+    CHECK(last != NULL);
+    CHECK(memory_pool_free(shared, last));
+    static unsigned again;
+    if (again++ % 3 != 2) {
+        CHECK(pthread_setspecific(key, memory_pool_alloc(shared, 64)) == 0);
+    }
+}
+
+static void *leave_to_the_destructor(void *unused)
+{
+    CHECK(pthread_setspecific(key, memory_pool_alloc(shared, 64)) == 0);
+    return unused;
+}
+
+static void destructors_use_the_pool(void)
+{
+    shared = memory_pool_create(MIB, true);
+    CHECK(pthread_key_create(&key, free_at_the_end) == 0);
+    for (unsigned round = check_rounds(100); round > 0; round--) {
+        pthread_t thread;
+        start(&thread, leave_to_the_destructor, NULL);
+        join(thread);
+    }
+    CHECK(pthread_key_delete(key) == 0);
+    CHECK(slots_that_fit(600) > 1000);
+    close_pool(shared);
+}
+
 /* ---- Pools that come and go under threads that stay ---- */
 
 static pthread_barrier_t barrier;
+
+/* What a thread's cache held before a reset is not handed out after it. */
+static void *use_around_a_reset(void *seed)
+{
+    use_and_end(seed);
+    pthread_barrier_wait(&barrier);
+    /* Here the pool is reset. */
+    pthread_barrier_wait(&barrier);
+    use_and_end(seed);
+    return NULL;
+}
+
+static void a_reset_empties_caches(void)
+{
+    enum { USERS = 3 };
+    pthread_t threads[USERS];
+    unsigned seeds[USERS] = {0, 1, 2};
+    CHECK(pthread_barrier_init(&barrier, NULL, USERS + 1) == 0);
+    shared = memory_pool_create(2 * MIB, true);
+    for (unsigned round = check_rounds(100); round > 0; round--) {
+        for (int i = 0; i < USERS; i++) {
+            start(&threads[i], use_around_a_reset, &seeds[i]);
+        }
+        pthread_barrier_wait(&barrier);
+        CHECK(memory_pool_alloc(shared, 100) != NULL);
+        CHECK(memory_pool_reset(shared));
+        CHECK(check_stats(shared).cached_objects == 0);
+        pthread_barrier_wait(&barrier);
+        use_and_end(&seeds[0]);
+        for (int i = 0; i < USERS; i++) {
+            join(threads[i]);
+        }
+        CHECK(memory_pool_validate(shared));
+    }
+    pthread_barrier_destroy(&barrier);
+    close_pool(shared);
+}
+
+static void *use_and_wait(void *seed)
+{
+    use_and_end(seed);
+    pthread_barrier_wait(&barrier);
+    /* Here the pool is destroyed, and its memory used for something else. */
+    pthread_barrier_wait(&barrier);
+    return NULL;
+}
+
+/* The end of a thread does not touch what was a pool. */
+static void destroyed_regions_are_left_alone(void)
+{
+    static union {
+        uint64_t align;
+        unsigned char bytes[1024 * 1024];
+    } region;
+    pool_config_t config;
+    memset(&config, 0, sizeof config);
+    config.thread_safe = true;
+    config.enable_size_classes = true;
+    CHECK(pthread_barrier_init(&barrier, NULL, 2) == 0);
+    for (unsigned round = check_rounds(50); round > 0; round--) {
+        shared = memory_pool_create_in(region.bytes, sizeof region.bytes, &config);
+        CHECK(shared != NULL);
+        pthread_t thread;
+        unsigned seed = round;
+        start(&thread, use_and_wait, &seed);
+        pthread_barrier_wait(&barrier);
+        memory_pool_destroy(shared);
+        memset(region.bytes, 0xA5, sizeof region.bytes);
+        pthread_barrier_wait(&barrier);
+        join(thread);
+        CHECK(check_all(region.bytes, sizeof region.bytes, 0xA5));
+    }
+    pthread_barrier_destroy(&barrier);
+}
 
 static void *use_each_pool(void *seed)
 {
@@ -369,6 +480,9 @@ int main(void)
     RUN(caches_return_when_threads_end);
     RUN(nothing_is_lost);
     RUN(blocks_outlive_their_threads);
+    RUN(destructors_use_the_pool);
+    RUN(a_reset_empties_caches);
+    RUN(destroyed_regions_are_left_alone);
     RUN(pools_end_before_their_threads);
     RUN(each_with_pools_of_its_own);
     RUN(exhaustion);
