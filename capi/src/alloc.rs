@@ -15,7 +15,7 @@ use crate::{
         Failure,
         pool_error::{POOL_ERROR_INVALID_ALIGNMENT, POOL_ERROR_INVALID_SIZE},
     },
-    handle::{RED_ZONE, call, memory_pool, memory_pool_t, on_base, on_pool},
+    handle::{RED_ZONE, call, memory_pool, memory_pool_t, on_pool},
 };
 
 /// The layout of a request for `size` bytes.
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn memory_pool_usable_size(
     call(pool, 0, |pool| {
         let Some(block) = NonNull::new(ptr.cast_mut().cast::<u8>()) else { return Ok(0) };
         // SAFETY: the caller's promise.
-        let usable = unsafe { on_base!(pool, pool => pool.usable_size(block)) }?;
+        let usable = unsafe { on_pool!(pool, pool => pool.usable_size(block)) }?;
         valgrind::measured(block.addr().get(), usable - RED_ZONE);
         Ok(usable - RED_ZONE)
     })

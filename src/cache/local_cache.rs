@@ -686,7 +686,7 @@ impl CacheCore {
             return Err(AllocError::ZeroSize.into());
         }
         let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
-        let held = engine.with(|engine| counted(engine, |engine| held(engine, pointer)))?;
+        let held = self.held(pointer, engine)?;
         let stays_aligned = pointer.addr().get() & (align - 1) == 0;
         let moved = if stays_aligned && new_size <= held.usable / 2 {
             self.alloc_ready(layout, engine)
@@ -695,11 +695,7 @@ impl CacheCore {
         };
         let moved = match moved {
             Some(moved) => moved,
-            None if stays_aligned
-                && engine.with(|engine| {
-                    counted(engine, |engine| resize(engine, pointer, &held, new_size))
-                })? =>
-            {
+            None if stays_aligned && Self::resize(pointer, &held, new_size, engine)? => {
                 return Ok(pointer);
             }
             None => match self.alloc(layout, engine) {
@@ -718,6 +714,39 @@ impl CacheCore {
             return Err(error.into());
         }
         Ok(moved)
+    }
+
+    /// What the caller holds at a pointer, if it is live. O(1), without the lock for slots.
+    fn held(&self, pointer: NonNull<u8>, engine: &mut impl Backing) -> Result<Held, FreeError> {
+        match self.find(pointer.addr().get(), None) {
+            Some(found) => Ok(Held { usable: to_usize(found.class.size), is_slot: true }),
+            None => engine.with(|engine| counted(engine, |engine| held(engine, pointer))),
+        }
+    }
+
+    /// Usable bytes of a live block or slot. O(1), without the lock for slots.
+    pub(crate) fn usable_size(
+        &self,
+        pointer: NonNull<u8>,
+        engine: &mut impl Backing,
+    ) -> Result<usize, FreeError> {
+        match self.find(pointer.addr().get(), None) {
+            Some(found) => Ok(to_usize(found.class.size)),
+            None => engine.with(|engine| usable_size(engine, pointer)),
+        }
+    }
+
+    /// Resizes where it is; `false` if that cannot be. A slot stays what it is.
+    fn resize(
+        pointer: NonNull<u8>,
+        held: &Held,
+        new_size: usize,
+        engine: &mut impl Backing,
+    ) -> Result<bool, FreeError> {
+        if held.is_slot {
+            return Ok(new_size <= held.usable);
+        }
+        engine.with(|engine| counted(engine, |engine| resize(engine, pointer, held, new_size)))
     }
 }
 
@@ -754,7 +783,7 @@ pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize
     held(engine, pointer).map(|held| held.usable)
 }
 
-/// Resizes where it is; `false` if that cannot be. In a pool with flags a block that shrinks keeps
+/// Resizes a block where it is; `false` if that cannot be. In a pool with flags one that shrinks keeps
 /// its size, so that no part of it leaves the caller's hands without what the flags ask for.
 fn resize(
     engine: &mut Engine,
@@ -763,8 +792,8 @@ fn resize(
     new_size: usize,
 ) -> Result<bool, FreeError> {
     let flags = engine.flags;
-    if held.is_slot || (!flags.is_empty() && new_size <= held.usable) {
-        return Ok(new_size <= held.usable);
+    if !flags.is_empty() && new_size <= held.usable {
+        return Ok(true);
     }
     let Some(resized) = engine.resize_block(pointer, new_size)? else { return Ok(false) };
     if resized > held.usable {

@@ -17,6 +17,12 @@ use crate::{
 /// How many blocks of one list are looked at for the best fit.
 const LOOK_AT_MOST: usize = 4;
 
+/// Regions below this size have no resting blocks: the places for them would take too much.
+const MIN_RESTING_REGION: usize = WORD << 14;
+
+/// Rows of bins that have places for resting blocks: sizes up to 32 KiB at the smallest granule.
+const RESTING_ROWS: usize = 5;
+
 /// The table's dimensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -25,6 +31,8 @@ pub(crate) struct Shape {
     rows: usize,
     /// The last bin.
     last: usize,
+    /// Bins, from the smallest on, that have a place for a resting block.
+    resting: usize,
 }
 
 impl Shape {
@@ -39,16 +47,19 @@ impl Shape {
         // No block is as large as the region that holds its table.
         let units = (max_bytes.saturating_sub(1) >> granule.shift()).max(1);
         let rows = (floor_log2(units) + 1).saturating_sub(to_usize(row_shift)) + 1;
-        Self { granule, row_shift, rows, last: (rows << row_shift) - 1 }
+        let bins = rows << row_shift;
+        let resting_rows = if max_bytes < MIN_RESTING_REGION { 0 } else { rows.min(RESTING_ROWS) };
+        let resting = resting_rows << row_shift;
+        Self { granule, row_shift, rows, last: bins - 1, resting }
     }
 
     const fn bins(self) -> usize {
         self.rows << self.row_shift
     }
 
-    /// Bytes of table: the list heads, then a bitmap for each row.
+    /// Bytes of table: the list heads, the places of resting blocks, then a bitmap for each row.
     pub(crate) fn table_bytes(self) -> usize {
-        self.bins() * size_of::<Block>() + self.rows * size_of::<u32>()
+        (self.bins() + self.resting) * size_of::<Block>() + self.rows * size_of::<u32>()
     }
 
     /// The bin of blocks of `size` bytes; the last one also takes all that are larger.
@@ -74,29 +85,41 @@ const MIN_TABLE_SHARE: usize = WORD;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listed {
     pub(crate) block: Block,
-    pub(crate) size: usize,
+    pub(crate) tag: Tag,
     bin: usize,
 }
 
 /// The lists of free blocks.
 ///
-/// Invariants: `heads` and `row_maps` point to `shape.bins()` and `shape.rows` elements in the
-/// region, which nobody else uses; `span` holds every region; a bit in `row_maps` is set iff its list is not empty, and one
-/// in `map` iff its row has a bit set.
+/// Invariants: `heads`, `resting` and `row_maps` point to `shape.bins()`, `shape.resting` and
+/// `shape.rows` elements in the region, which nobody else uses; `span` holds every region; a bit in
+/// `row_maps` is set iff its list is not empty, and one in `map` iff its row has a bit set.
 #[derive(Debug)]
 pub(crate) struct Bins {
     shape: Shape,
     span: Range<usize>,
     map: usize,
     heads: *mut Block,
+    /// For each bin, the block of its size that was freed last and has not been merged yet.
+    resting: *mut Block,
     row_maps: *mut u32,
+    /// How many blocks rest.
+    at_rest: usize,
 }
 
 impl Bins {
     /// Bins without a table, which hold nothing.
     pub(crate) const fn empty() -> Self {
-        let shape = Shape { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0 };
-        Self { shape, span: 0..0, map: 0, heads: null_mut(), row_maps: null_mut() }
+        let shape = Shape { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0, resting: 0 };
+        Self {
+            shape,
+            span: 0..0,
+            map: 0,
+            heads: null_mut(),
+            resting: null_mut(),
+            row_maps: null_mut(),
+            at_rest: 0,
+        }
     }
 
     /// Takes over `shape.table_bytes()` bytes at `table` and makes them an empty table.
@@ -105,9 +128,11 @@ impl Bins {
     /// `table` is aligned to words, valid for that many bytes, and left alone from now on.
     pub(crate) unsafe fn new(shape: Shape, table: *mut u8) -> Self {
         let heads = table.cast::<Block>();
-        // SAFETY: the row maps lie behind the heads in the same table.
-        let row_maps = unsafe { heads.add(shape.bins()) }.cast::<u32>();
-        for bin in 0..shape.bins() {
+        // SAFETY: the places lie behind the heads in the same table.
+        let resting = unsafe { heads.add(shape.bins()) };
+        // SAFETY: the row maps lie behind the places in the same table.
+        let row_maps = unsafe { resting.add(shape.resting) }.cast::<u32>();
+        for bin in 0..shape.bins() + shape.resting {
             // SAFETY: the caller's promise; `bin` is in the table.
             unsafe { heads.add(bin).write(Block::NONE) };
         }
@@ -115,7 +140,8 @@ impl Bins {
             // SAFETY: the caller's promise; `row` is in the table.
             unsafe { row_maps.add(row).write(0) };
         }
-        Self { shape, span: Range { start: usize::MAX, end: 0 }, map: 0, heads, row_maps }
+        let span = Range { start: usize::MAX, end: 0 };
+        Self { shape, span, map: 0, heads, resting, row_maps, at_rest: 0 }
     }
 
     /// Address behind the table.
@@ -141,6 +167,72 @@ impl Bins {
         debug_assert!(bin < self.shape.bins());
         // SAFETY: as in `head`; `&mut self` makes it the only access.
         unsafe { self.heads.add(bin).write(block) };
+    }
+
+    /// The place for a resting block of a bin, if the bin has one.
+    #[inline]
+    fn place(&self, bin: usize) -> Option<*mut Block> {
+        // SAFETY: type invariant.
+        (bin < self.shape.resting).then(|| unsafe { self.resting.add(bin) })
+    }
+
+    /// Whether freed blocks of `size` bytes rest before they are merged.
+    #[inline]
+    pub(crate) fn lets_rest(&self, size: usize) -> bool {
+        self.shape.bin(size) < self.shape.resting
+    }
+
+    /// Lets a freed block of `size` bytes rest; returns the one that rested in its place, which is to
+    /// be merged now. O(1).
+    #[inline]
+    pub(crate) fn rest(&mut self, block: Block, size: usize) -> Option<Block> {
+        let place = self.place(self.shape.bin(size))?;
+        // SAFETY: type invariant; `&mut self` makes it the only access.
+        let rested = unsafe { place.replace(block) };
+        if rested.is_none() {
+            self.at_rest += 1;
+            return None;
+        }
+        Some(rested)
+    }
+
+    /// The resting block that is the best candidate for `size` bytes.
+    #[inline]
+    pub(crate) fn rested(&self, size: usize) -> Option<Block> {
+        let place = self.place(self.shape.bin(size))?;
+        // SAFETY: type invariant.
+        let block = unsafe { place.read() };
+        (!block.is_none()).then_some(block)
+    }
+
+    /// Ends the rest of a block of `size` bytes, if it rests. O(1).
+    #[inline]
+    pub(crate) fn rouse(&mut self, block: Block, size: usize) -> bool {
+        let Some(place) = self.place(self.shape.bin(size)) else { return false };
+        // SAFETY: type invariant; `&mut self` makes it the only access.
+        let rests = unsafe { place.read() } == block;
+        if rests {
+            // SAFETY: as above.
+            unsafe { place.write(Block::NONE) };
+            self.at_rest -= 1;
+        }
+        rests
+    }
+
+    /// Ends the rest of the first block from a bin on; returns it, and where to go on. O(bins).
+    pub(crate) fn rouse_next(&mut self, from: usize) -> Option<(Block, usize)> {
+        if self.at_rest == 0 {
+            return None;
+        }
+        for bin in from..self.shape.resting {
+            // SAFETY: type invariant; `&mut self` makes it the only access.
+            let block = unsafe { self.resting.add(bin).replace(Block::NONE) };
+            if !block.is_none() {
+                self.at_rest -= 1;
+                return Some((block, bin + 1));
+            }
+        }
+        None
     }
 
     #[inline]
@@ -187,10 +279,15 @@ impl Bins {
         self.set_head(bin, block);
     }
 
-    /// A free block of `size` bytes with its bin, if it and its neighbours in the list agree. O(1).
+    /// A free block with its bin, if it and its neighbours in the list agree. O(1).
     #[inline]
-    pub(crate) fn listed(&self, block: Block, size: usize) -> Result<Listed, Corruption> {
-        let bin = self.shape.bin(size);
+    pub(crate) fn listed(&self, block: Block, tag: Tag) -> Result<Listed, Corruption> {
+        self.listed_in(self.shape.bin(tag.size()), block, tag)
+    }
+
+    /// As [`listed`](Self::listed), of a block that can only be in this bin.
+    #[inline]
+    fn listed_in(&self, bin: usize, block: Block, tag: Tag) -> Result<Listed, Corruption> {
         let (prev, next) = (block.prev(), block.next());
         let next_agrees = next.is_none() || (self.may_be_block(next) && next.prev() == block);
         let prev_agrees = if prev.is_none() {
@@ -199,7 +296,7 @@ impl Bins {
             self.may_be_block(prev) && prev.next() == block
         };
         if next_agrees && prev_agrees {
-            Ok(Listed { block, size, bin })
+            Ok(Listed { block, tag, bin })
         } else {
             Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks })
         }
@@ -308,23 +405,21 @@ impl Bins {
     /// Good fit: the best among the first few blocks of the request's own bin, or else the first of
     /// the next larger bin that has any. O(1), failure included.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        size: usize,
-        codec: TagCodec,
-    ) -> Result<Option<(Block, Tag)>, Corruption> {
+    pub(crate) fn find(&self, size: usize, codec: TagCodec) -> Result<Option<Listed>, Corruption> {
         let own = self.shape.bin(size);
         let Some(mut bin) = self.first_from(own) else { return Ok(None) };
-        if bin == own {
+        // Blocks of the exact bins all fit, and all fit alike.
+        if bin == own && own >= 2 * self.shape.columns() {
             let mut fit = |_, tag: Tag| tag.size().checked_sub(size);
-            if let Some(found) = self.best_in(own, codec, &mut fit)? {
-                return Ok(Some(found));
+            if let Some((block, tag)) = self.best_in(own, codec, &mut fit)? {
+                return self.listed_in(own, block, tag).map(Some);
             }
             let Some(larger) = self.first_from(own + 1) else { return Ok(None) };
             bin = larger;
         }
         let block = self.head(bin);
-        free_tag(block, codec).map(|tag| Some((block, tag)))
+        let tag = free_tag(block, codec)?;
+        self.listed_in(bin, block, tag).map(Some)
     }
 
     /// Like [`find`](Self::find) for requests that not every block of `min` bytes can serve: looks
@@ -336,12 +431,12 @@ impl Bins {
         enough: usize,
         codec: TagCodec,
         mut fit: impl FnMut(Block, Tag) -> Option<usize>,
-    ) -> Result<Option<(Block, Tag)>, Corruption> {
+    ) -> Result<Option<Listed>, Corruption> {
         let last = self.shape.bin(enough) + 1;
         let mut bin = self.shape.bin(min);
         while let Some(candidate) = self.first_from(bin) {
-            if let Some(found) = self.best_in(candidate, codec, &mut fit)? {
-                return Ok(Some(found));
+            if let Some((block, tag)) = self.best_in(candidate, codec, &mut fit)? {
+                return self.listed_in(candidate, block, tag).map(Some);
             }
             if candidate >= last {
                 break;
@@ -380,7 +475,34 @@ impl Bins {
         for bin in 0..self.shape.bins() {
             blocks += self.validate_bin(bin, codec, &is_in_heap)?;
         }
-        Ok(blocks)
+        let resting = self.validate_resting(codec, is_in_heap)?;
+        if resting != self.at_rest {
+            return Err(Corruption { addr: self.resting.addr(), kind: CorruptionKind::Counter });
+        }
+        Ok(blocks + resting)
+    }
+
+    fn validate_resting(
+        &self,
+        codec: TagCodec,
+        is_in_heap: impl Fn(usize) -> bool,
+    ) -> Result<usize, Corruption> {
+        let mut resting = 0;
+        for bin in 0..self.shape.resting {
+            // SAFETY: type invariant.
+            let (place, block) = unsafe { (self.resting.add(bin), self.resting.add(bin).read()) };
+            if block.is_none() {
+                continue;
+            }
+            if !self.may_be_block(block) || !is_in_heap(block.addr()) {
+                return Err(Corruption { addr: place.addr(), kind: CorruptionKind::BlockLinks });
+            }
+            match block.tag(codec) {
+                Some(tag) if tag.is_resting() && self.shape.bin(tag.size()) == bin => resting += 1,
+                _ => return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
+            }
+        }
+        Ok(resting)
     }
 
     fn validate_bin(
@@ -417,7 +539,7 @@ impl Bins {
 #[inline]
 fn free_tag(block: Block, codec: TagCodec) -> Result<Tag, Corruption> {
     match block.tag(codec) {
-        Some(tag) if !tag.is_used() => Ok(tag),
+        Some(tag) if tag.is_free() => Ok(tag),
         _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
     }
 }

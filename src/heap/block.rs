@@ -6,6 +6,7 @@
 //!        tag address                payload, aligned to the granule
 //!        v                          v
 //! used:  [ check | size | flags ]   [ caller's bytes ...................... ]
+//! rests: [ check | size | flags ]   [ ..................................... ]
 //! free:  [ check | size | flags ]   [ next ][ prev ] ............. [ size   ]
 //!                                     links in the bin's list        footer
 //!
@@ -15,7 +16,8 @@
 //! ```
 //!
 //! `S` is 48 on 64-bit targets; on 32-bit targets it is just large enough for the regions in use,
-//! so that small regions have long checksums. A tag of size 0 is a *fence*: the end of a region,
+//! so that small regions have long checksums. A block that *rests* has been freed, and is neither
+//! merged nor in a list: it is INTERNAL without being USED. A tag of size 0 is a *fence*: the end of a region,
 //! or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
 //! Knuth's boundary tags (TAOCP 2.5), the missing footer of used blocks is dlmalloc's.
 
@@ -51,6 +53,12 @@ impl Tag {
         Self(size)
     }
 
+    /// A freed block that has not been merged yet.
+    #[inline]
+    pub(crate) const fn resting(size: usize) -> Self {
+        Self(size | INTERNAL)
+    }
+
     /// The word that ends a region.
     pub(crate) const fn end_fence() -> Self {
         Self(USED)
@@ -65,6 +73,18 @@ impl Tag {
     #[inline]
     pub(crate) const fn size(self) -> usize {
         self.0 & !FLAGS
+    }
+
+    /// In its bin's list, and to be merged with what is freed beside it.
+    #[inline]
+    pub(crate) const fn is_free(self) -> bool {
+        self.0 & (USED | INTERNAL) == 0
+    }
+
+    /// Freed, but not merged yet.
+    #[inline]
+    pub(crate) const fn is_resting(self) -> bool {
+        self.0 & (USED | INTERNAL) == INTERNAL
     }
 
     /// Handed out, or a fence.
@@ -82,7 +102,7 @@ impl Tag {
     /// The pool's own table, or the fence before a run of slabs.
     #[inline]
     pub(crate) const fn is_internal(self) -> bool {
-        self.0 & INTERNAL != 0
+        self.0 & (USED | INTERNAL) == USED | INTERNAL
     }
 
     #[inline]

@@ -6,7 +6,9 @@
 //! [block][block][free block][block]........[fence]
 //! ```
 //!
-//! Two free blocks never lie side by side. A *span* is lent to a slab without any word of ours in
+//! Two free blocks never lie side by side. A freed block *rests* first, one in each bin: merged with
+//! nothing, it waits for a request of just its size. The next free of such a size ends its rest, and
+//! so does a request that finds no block. A *span* is lent to a slab without any word of ours in
 //! it, so that its slots can fill it: the word before the span is a slab fence, and behind it one
 //! granule is left out, so that the next tag stands right before an aligned payload again. Spans
 //! that touch need neither:
@@ -67,6 +69,8 @@ pub(crate) struct Heap {
     codec: TagCodec,
     bins: Bins,
     counters: HeapCounters,
+    /// Freed blocks that were found damaged, and are left alone.
+    damaged: usize,
 }
 
 /// What a block that is about to be used will be cut into.
@@ -93,6 +97,7 @@ impl Heap {
                 free_bytes: 0,
                 free_blocks: 0,
             },
+            damaged: 0,
         }
     }
 
@@ -109,7 +114,8 @@ impl Heap {
         // SAFETY: aligned above, within the region, which is ours.
         let bins = unsafe { Bins::new(shape, region.at(table)) };
         let codec = TagCodec::new(key, region.len());
-        let mut heap = Self { granule, codec, bins, counters: HeapCounters::default() };
+        let counters = HeapCounters::default();
+        let mut heap = Self { granule, codec, bins, counters, damaged: 0 };
         heap.add_region(region, front)?;
         Ok(heap)
     }
@@ -193,8 +199,37 @@ impl Heap {
         if align > self.granule.bytes() {
             return self.alloc_aligned(need, align, owner);
         }
-        let Some((block, tag)) = self.bins.find(need, self.codec)? else { return Ok(None) };
-        self.take(block, tag, Cut { gap: 0, need }, owner).map(Some)
+        if let Some(block) = self.take_rested(need, owner)? {
+            return Ok(Some(block.payload()));
+        }
+        let Some(free) = self.bins.find(need, self.codec)? else { return Ok(None) };
+        self.take(free, Cut { gap: 0, need }, owner).map(Some)
+    }
+
+    /// Takes a block that rests, if one is just as large as it needs to be.
+    #[inline]
+    fn take_rested(&mut self, need: usize, owner: Owner) -> Result<Option<Block>, Corruption> {
+        let Some(block) = self.bins.rested(need) else { return Ok(None) };
+        let tag = self.resting_tag(block).inspect_err(|_| {
+            self.bins.rouse(block, need);
+            self.damaged += 1;
+        })?;
+        if tag.size() != need {
+            return Ok(None);
+        }
+        self.bins.rouse(block, need);
+        let used = Tag::used(need).with_prev_free(tag.prev_is_free());
+        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
+        self.counters.free_bytes -= need;
+        self.counters.free_blocks -= 1;
+        self.count_in(need, owner);
+        Ok(Some(block))
+    }
+
+    #[inline]
+    fn resting_tag(&self, block: Block) -> Result<Tag, Corruption> {
+        let broken = Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag };
+        block.tag(self.codec).filter(|tag| tag.is_resting()).ok_or(broken)
     }
 
     fn alloc_aligned(
@@ -211,9 +246,9 @@ impl Heap {
             tag.size().checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
         };
         let found = self.bins.find_where(need, enough, self.codec, fit)?;
-        let Some((block, tag)) = found else { return Ok(None) };
-        let Some(gap) = aligning_gap(block, align, min_block) else { return Ok(None) };
-        self.take(block, tag, Cut { gap, need }, owner).map(Some)
+        let Some(free) = found else { return Ok(None) };
+        let Some(gap) = aligning_gap(free.block, align, min_block) else { return Ok(None) };
+        self.take(free, Cut { gap, need }, owner).map(Some)
     }
 
     /// Cuts a used block out of a free one.
@@ -223,15 +258,9 @@ impl Heap {
     /// [ gap, free ][ used ][ rest, free ]
     /// ```
     #[inline]
-    fn take(
-        &mut self,
-        block: Block,
-        tag: Tag,
-        cut: Cut,
-        owner: Owner,
-    ) -> Result<*mut u8, Corruption> {
+    fn take(&mut self, free: Listed, cut: Cut, owner: Owner) -> Result<*mut u8, Corruption> {
+        let Listed { block, tag, .. } = free;
         let (above, above_tag) = self.above(block, tag)?;
-        let free = self.bins.listed(block, tag.size())?;
         let used = block.above(cut.gap);
         let room = tag.size() - cut.gap;
         let size = if room - cut.need >= self.min_block() { cut.need } else { room };
@@ -250,8 +279,9 @@ impl Heap {
         Ok(used.payload())
     }
 
-    /// Frees the block at `payload`, which lies in the heap's part of `region`, and merges it with
-    /// free neighbours. `accept` is called with its usable size once nothing can fail any more.
+    /// Frees the block at `payload`, which lies in the heap's part of `region`. It rests, or is merged
+    /// with free neighbours. `accept` is called with its usable size once nothing can fail any more.
+    /// Returns a block whose rest ends with it: the caller is to [`settle`](Self::settle) it.
     #[inline]
     pub(crate) fn free(
         &mut self,
@@ -259,11 +289,55 @@ impl Heap {
         region: &Region,
         owner: Owner,
         accept: impl FnOnce(usize),
-    ) -> Result<(), FreeError> {
+    ) -> Result<Option<Block>, FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
-        self.merge(block, tag, region, || accept(tag.size() - WORD))?;
-        self.count_out(tag.size(), owner);
-        Ok(())
+        let size = tag.size();
+        if !self.bins.lets_rest(size) {
+            self.merge(block, tag, region, || accept(size - WORD))?;
+            self.count_out(size, owner);
+            return Ok(None);
+        }
+        self.above(block, tag)?;
+        accept(size - WORD);
+        block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
+        self.count_out(size, owner);
+        self.counters.free_bytes += size;
+        self.counters.free_blocks += 1;
+        Ok(self.bins.rest(block, size))
+    }
+
+    /// Merges a block whose rest has ended with its free neighbours. If it is damaged, or they are, it
+    /// stays as it is, for good: `validate` names it.
+    pub(crate) fn settle(&mut self, block: Block, region: &Region) {
+        let tag = self.resting_tag(block);
+        match tag.and_then(|tag| self.merge(block, tag, region, || ()).map(|()| tag)) {
+            Ok(tag) => {
+                // Merging has counted it as new.
+                self.counters.free_bytes -= tag.size();
+                self.counters.free_blocks -= 1;
+            }
+            Err(_) => self.damaged += 1,
+        }
+    }
+
+    /// Freed blocks that were found damaged.
+    pub(crate) fn damaged(&self) -> usize {
+        self.damaged
+    }
+
+    /// The next block whose rest is to end, from a bin on, and where to go on; see
+    /// [`Bins::rouse_next`].
+    pub(crate) fn rouse_next(&mut self, from: usize) -> Option<(Block, usize)> {
+        self.bins.rouse_next(from)
+    }
+
+    /// The block above a live one, if it rests; its rest ends, and the caller is to
+    /// [`settle`](Self::settle) it.
+    pub(crate) fn rouse_above(&mut self, payload: *mut u8, region: &Region) -> Option<Block> {
+        let (block, tag) = self.live(payload, region, Owner::Caller).ok()?;
+        let (above, above_tag) = self.above(block, tag).ok()?;
+        let rests = above_tag.is_resting() && self.bins.rouse(above, above_tag.size());
+        rests.then_some(above)
     }
 
     /// The live block at `payload` that belongs to `owner`.
@@ -281,11 +355,11 @@ impl Heap {
         }
         let block = Block::of_payload(payload);
         let tag = block.tag(self.codec).ok_or(not_a_block)?;
-        if tag.is_fence() || tag.is_internal() != (owner == Owner::Pool) {
-            return Err(not_a_block);
-        }
         if !tag.is_used() {
             return Err(FreeError::NotLive { addr });
+        }
+        if tag.is_fence() || tag.is_internal() != (owner == Owner::Pool) {
+            return Err(not_a_block);
         }
         if tag.size() > region.end() - block.addr() - WORD {
             return Err(FreeError::Corrupted { addr: block.addr() });
@@ -308,9 +382,9 @@ impl Heap {
         let (above, above_tag) = self.above(block, tag)?;
         let prev = if tag.prev_is_free() { Some(self.free_below(block, region)?) } else { None };
         let (mut next, mut end) = (None, None);
-        if !above_tag.is_used() {
+        if above_tag.is_free() {
             end = Some(self.above(above, above_tag)?);
-            next = Some(self.bins.listed(above, above_tag.size())?);
+            next = Some(self.bins.listed(above, above_tag)?);
         }
 
         accept();
@@ -335,7 +409,7 @@ impl Heap {
     fn above(&self, block: Block, tag: Tag) -> Result<(Block, Tag), Corruption> {
         let above = block.above(tag.size());
         match above.tag(self.codec) {
-            Some(above_tag) if above_tag.prev_is_free() != tag.is_used() => Ok((above, above_tag)),
+            Some(above_tag) if above_tag.prev_is_free() == tag.is_free() => Ok((above, above_tag)),
             _ => Err(Corruption { addr: above.addr(), kind: CorruptionKind::BlockTag }),
         }
     }
@@ -350,7 +424,7 @@ impl Heap {
         }
         let below = block.below(size);
         match below.tag(self.codec) {
-            Some(tag) if !tag.is_used() && tag.size() == size => self.bins.listed(below, size),
+            Some(tag) if tag.is_free() && tag.size() == size => self.bins.listed(below, tag),
             _ => Err(broken(CorruptionKind::BlockNeighbour)),
         }
     }
@@ -366,7 +440,7 @@ impl Heap {
         let (block, tag) = self.live(payload, region, Owner::Caller)?;
         let Some(need) = self.block_size(new_size) else { return Ok(None) };
         let (above, above_tag) = self.above(block, tag)?;
-        let room = if above_tag.is_used() { tag.size() } else { tag.size() + above_tag.size() };
+        let room = tag.size() + if above_tag.is_free() { above_tag.size() } else { 0 };
         if need > room {
             return Ok(None);
         }
@@ -403,7 +477,8 @@ impl Heap {
         let free = self.free_below(block, region)?;
         let below = free.block;
         let (above, above_tag) = self.above(block, tag)?;
-        let room = free.size + tag.size() + if above_tag.is_used() { 0 } else { above_tag.size() };
+        let room =
+            free.tag.size() + tag.size() + if above_tag.is_free() { above_tag.size() } else { 0 };
         if need > room || below.payload().addr() & (align - 1) != 0 {
             return Ok(None);
         }
@@ -426,11 +501,11 @@ impl Heap {
 
     /// Takes the block above out of its bin if it is free; returns what is above then.
     fn absorb(&mut self, above: Block, above_tag: Tag) -> Result<(Block, Tag), Corruption> {
-        if above_tag.is_used() {
+        if !above_tag.is_free() {
             return Ok((above, above_tag));
         }
         let end = self.above(above, above_tag)?;
-        let free = self.bins.listed(above, above_tag.size())?;
+        let free = self.bins.listed(above, above_tag)?;
         self.take_free(free);
         Ok(end)
     }
@@ -458,10 +533,10 @@ impl Heap {
         let (min, enough) = (len - self.granule.bytes(), len + align + 2 * self.min_block());
         let fit = |block, tag: Tag| place(block, tag).map(|_| tag.size() - min);
         let found = self.bins.find_where(min, enough, self.codec, fit)?;
-        let Some((block, tag)) = found else { return Ok(None) };
+        let Some(free) = found else { return Ok(None) };
+        let Listed { block, tag, .. } = free;
         let Some(start) = place(block, tag) else { return Ok(None) };
         let (end, end_tag) = self.above(block, tag)?;
-        let free = self.bins.listed(block, tag.size())?;
 
         self.take_free(free);
         let fence = block.with_addr(start - WORD);
@@ -580,7 +655,7 @@ impl Heap {
     #[inline]
     fn take_free(&mut self, free: Listed) {
         self.bins.remove(free);
-        self.counters.free_bytes -= free.size;
+        self.counters.free_bytes -= free.tag.size();
         self.counters.free_blocks -= 1;
     }
 
@@ -592,7 +667,7 @@ impl Heap {
         block.set_tag(self.codec, Tag::free(size));
         block.set_footer(size);
         above.set_tag(self.codec, above_tag.with_prev_free(true));
-        self.counters.free_bytes = self.counters.free_bytes + size - old.size;
+        self.counters.free_bytes = self.counters.free_bytes + size - old.tag.size();
     }
 
     #[inline]

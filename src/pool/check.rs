@@ -110,7 +110,7 @@ fn check_region(
             Walked::Block(block, tag) => {
                 check_block(block, tag, below_is_free)?;
                 count_block(tag, &mut counted.heap);
-                !tag.is_used()
+                tag.is_free()
             }
             Walked::Slabs { start, end } => {
                 let fence = Block::at(entry.region().at(start - WORD));
@@ -127,10 +127,10 @@ fn check_region(
 
 fn check_block(block: Block, tag: Tag, below_is_free: bool) -> Result<(), Corruption> {
     check_prev_free(block, Some(tag), below_is_free)?;
-    if !tag.is_used() && below_is_free {
+    if tag.is_free() && below_is_free {
         return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockNeighbour });
     }
-    if !tag.is_used() && block.above(tag.size()).footer_below() != tag.size() {
+    if tag.is_free() && block.above(tag.size()).footer_below() != tag.size() {
         let addr = block.addr() + tag.size() - WORD;
         return Err(Corruption { addr, kind: CorruptionKind::BlockFooter });
     }

@@ -373,7 +373,9 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
 
     /// Statistics. O(regions + classes x caches), under the lock.
     pub fn stats(&self) -> PoolStats {
-        stats_of(&self.inner.lock().engine)
+        let mut guarded = self.inner.lock();
+        guarded.engine.slabs.store.settle_all();
+        stats_of(&guarded.engine)
     }
 
     /// One class's statistics; `None` if there is no such class. O(caches), under the lock.
@@ -668,6 +670,7 @@ fn stats_of(engine: &Engine) -> PoolStats {
         caches: engine.cache_blocks().count(),
         failures: engine.failures,
         bad_frees: engine.bad_frees,
+        damaged_blocks: heap.damaged(),
         ..PoolStats::default()
     };
     for class in engine.class_ids() {

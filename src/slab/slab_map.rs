@@ -86,7 +86,9 @@ impl Reciprocal {
 /// One region's map: a small value that local caches copy.
 ///
 /// Invariants: `kinds` and `entries` point to `pieces` elements in the pool's memory, which stay
-/// where they are while the pool lives; `origin` is the region's start rounded down to a piece.
+/// where they are while the pool lives; `origin` is the region's start rounded down to a piece. An
+/// entry means something once its piece has been a slab's: for most of a large region it is never
+/// touched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabMap {
     origin: *mut u8,
@@ -146,13 +148,8 @@ impl SlabMap {
         let entries = table.cast::<PieceEntry>();
         // SAFETY: the kinds lie behind the entries in the same table.
         let kinds = unsafe { entries.add(pieces) }.cast::<AtomicU8>();
-        for piece in 0..pieces {
-            let entry = PieceEntry { states: AtomicPtr::default(), start: AtomicU32::default() };
-            // SAFETY: `piece` is in the table (caller's promise).
-            unsafe { entries.add(piece).write(entry) };
-            // SAFETY: as above.
-            unsafe { kinds.add(piece).write(AtomicU8::new(PieceKind::HEAP.0)) };
-        }
+        // SAFETY: they lie in the table (caller's promise); bytes are valid for the atomics.
+        unsafe { kinds.cast::<u8>().write_bytes(PieceKind::HEAP.0, pieces) };
         Self {
             origin: region.origin(1 << piece_log2),
             units: Self::units_of(region, piece_log2, granule),
@@ -214,6 +211,7 @@ impl SlabMap {
     }
 
     /// The state bytes of the slab that a slot belongs to, and the slot's offset in it in granules.
+    /// Garbage unless its piece is a slab's, or was.
     #[inline(always)]
     pub(crate) fn slab(&self, number: u32) -> (*mut u8, u32) {
         let entry = self.entry(number);

@@ -330,10 +330,9 @@ impl Slabs {
             // SAFETY: entries are never moved or freed while the pool lives.
             let region = unsafe { &*region };
             for number in region.map().piece_numbers() {
+                let Some(class) = region.map().kind(number).as_class() else { continue };
                 let (states, offset) = region.map().slab(number);
-                if let Some(class) = region.map().kind(number).as_class()
-                    && offset == 0
-                {
+                if offset == 0 {
                     self.reset_slab(ClassId(class), Slab::of_states(states))?;
                 }
             }

@@ -10,7 +10,7 @@ use core::{
 use super::{slab_map::SlabMap, walk::Walk};
 use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
-    heap::{Heap, Owner, Span},
+    heap::{Block, Heap, Owner, Span},
     region::Region,
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, low_u32, to_u32, to_usize},
 };
@@ -262,7 +262,7 @@ impl Store {
         self.first_region()?.of_number(number)
     }
 
-    /// Allocates a heap block; see [`Heap::alloc`].
+    /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up.
     #[inline]
     pub(crate) fn alloc(
         &mut self,
@@ -270,7 +270,28 @@ impl Store {
         align: usize,
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
-        self.heap.alloc(size, align, owner)
+        match self.heap.alloc(size, align, owner)? {
+            None if self.settle_all() => self.heap.alloc(size, align, owner),
+            allocated => Ok(allocated),
+        }
+    }
+
+    /// Merges every block that rests; `false` if there was none. O(bins).
+    #[cold]
+    pub(crate) fn settle_all(&mut self) -> bool {
+        let mut bin = 0;
+        while let Some((block, next)) = self.heap.rouse_next(bin) {
+            self.settle(block);
+            bin = next;
+        }
+        bin > 0
+    }
+
+    /// Merges a block whose rest has ended.
+    fn settle(&mut self, block: Block) {
+        if let Some(region) = self.region_of(block.addr()).map(|entry| entry.region) {
+            self.heap.settle(block, &region);
+        }
     }
 
     /// Frees a caller's heap block; `accept` is called with its usable size once nothing can fail.
@@ -283,14 +304,18 @@ impl Store {
     ) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.heap.free(region.at(addr), &region, Owner::Caller, accept)
+        if let Some(roused) = self.heap.free(region.at(addr), &region, Owner::Caller, accept)? {
+            self.settle(roused);
+        }
+        Ok(())
     }
 
     /// Frees a block of the pool's own. If its tag is damaged it stays as it is, for `validate` to
     /// find.
     pub(crate) fn free_own(&mut self, payload: *mut u8) {
-        if let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) {
-            let _ = self.heap.free(payload, &region, Owner::Pool, |_| ());
+        let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) else { return };
+        if let Ok(Some(roused)) = self.heap.free(payload, &region, Owner::Pool, |_| ()) {
+            self.settle(roused);
         }
     }
 
@@ -302,6 +327,9 @@ impl Store {
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        if let Some(roused) = self.heap.rouse_above(region.at(addr), &region) {
+            self.settle(roused);
+        }
         self.heap.resize(region.at(addr), &region, new_size)
     }
 
@@ -358,7 +386,10 @@ impl Store {
                 .find(|entry| entry.region.contains(addr))
                 .is_some_and(|entry| entry.map.is_slab(addr))
         };
-        self.heap.take_span(len, align, is_slab)
+        match self.heap.take_span(len, align, is_slab)? {
+            None if self.settle_all() => self.heap.take_span(len, align, is_slab),
+            taken => Ok(taken),
+        }
     }
 
     /// Takes back a span, whose pieces the map calls heap again.

@@ -62,7 +62,7 @@ impl<'s> Walk<'s> {
             }
             let above = block.above(tag.size());
             return Ok(Some(match above.tag(self.store.heap().codec()) {
-                Some(free) if !free.is_used() => (block, above.above(free.size())),
+                Some(free) if free.is_free() => (block, above.above(free.size())),
                 _ => (block, above),
             }));
         }

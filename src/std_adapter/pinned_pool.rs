@@ -289,6 +289,21 @@ where
         )
     }
 
+    /// As [`Pool::usable_size`]. O(1) without the lock for slots.
+    ///
+    /// # Safety
+    /// As [`Pool::usable_size`].
+    ///
+    /// # Errors
+    /// [`FreeError`] if it is not a live block of this pool.
+    pub unsafe fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+        self.on_cache(
+            |cache, engine| cache.usable_size(pointer, engine),
+            // SAFETY: the caller's promise.
+            |pool| unsafe { pool.usable_size(pointer) },
+        )
+    }
+
     /// As [`Pool::alloc_fixed`]. O(1) without the lock.
     ///
     /// # Errors

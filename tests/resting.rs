@@ -1,0 +1,156 @@
+//! Blocks that rest: freed, but not merged yet, in regions large enough to have places for them.
+
+mod common;
+
+use common::{Memory, Rng, UsableSize, bytes};
+use libmempool::{CorruptionKind, FreeError, MapKind, NoLock, Pool, ReallocError};
+
+const REGION: usize = 1 << 20;
+const WORD: usize = size_of::<usize>();
+
+/// A pool with a row of blocks of these sizes and one behind them, so that none is beside the rest
+/// of the region.
+fn row<'m, const N: usize>(
+    memory: &'m mut Memory,
+    sizes: [usize; N],
+) -> (Pool<'m, NoLock>, [std::ptr::NonNull<u8>; N]) {
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let blocks = sizes.map(|size| pool.alloc(bytes(size)).unwrap());
+    pool.alloc(bytes(50)).unwrap();
+    (pool, blocks)
+}
+
+fn free(pool: &Pool<'_, NoLock>, block: std::ptr::NonNull<u8>) -> Result<(), FreeError> {
+    // SAFETY: tests do not use what they have freed.
+    unsafe { pool.free(block) }
+}
+
+#[test]
+fn the_next_request_of_its_size_gets_it() {
+    let mut memory = Memory::new(REGION);
+    let (pool, blocks) = row(&mut memory, [40, 700, 5000, 100]);
+    for (block, size) in blocks.into_iter().zip([40, 700, 5000, 100]) {
+        free(&pool, block).unwrap();
+        assert_eq!(pool.alloc(bytes(size)), Ok(block));
+        assert!(pool.usable(block).unwrap() >= size);
+        pool.validate().unwrap();
+    }
+}
+
+#[test]
+fn it_is_not_live() {
+    let mut memory = Memory::new(REGION);
+    let (pool, [first, second]) = row(&mut memory, [100, 100]);
+    free(&pool, first).unwrap();
+    let addr = first.addr().get();
+    assert_eq!(free(&pool, first), Err(FreeError::NotLive { addr }));
+    assert_eq!(pool.usable(first), Err(FreeError::NotLive { addr }));
+    // SAFETY: refused.
+    let refused = unsafe { pool.realloc(first, bytes(100), 200) };
+    assert_eq!(refused, Err(ReallocError::Free(FreeError::NotLive { addr })));
+    assert_eq!(pool.map().filter(|entry| entry.kind == MapKind::Free).count(), 2);
+    // Its rest ends with the next one's free, and nothing starts there any more or it is free.
+    free(&pool, second).unwrap();
+    assert!(matches!(
+        free(&pool, first),
+        Err(FreeError::NotLive { .. } | FreeError::NotABlock { .. })
+    ));
+    pool.validate().unwrap();
+}
+
+/// Whatever rested, a request that needs the memory gets it, and statistics see it whole.
+#[test]
+fn a_request_that_finds_nothing_ends_all_rest() {
+    let mut memory = Memory::new(REGION);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let fresh = pool.stats();
+    for seed in 1..20 {
+        let mut rng = Rng::new(seed);
+        let mut blocks = Vec::new();
+        while let Ok(block) = pool.alloc(bytes(1 + rng.below(6000))) {
+            blocks.push(block);
+        }
+        while !blocks.is_empty() {
+            let index = rng.below(blocks.len());
+            free(&pool, blocks.swap_remove(index)).unwrap();
+        }
+        pool.validate().unwrap();
+        let whole = pool.alloc(bytes(fresh.largest_free)).unwrap();
+        free(&pool, whole).unwrap();
+        let stats = pool.stats();
+        assert_eq!(
+            (stats.free_blocks, stats.free_bytes, stats.largest_free),
+            (fresh.free_blocks, fresh.free_bytes, fresh.largest_free)
+        );
+        assert_eq!(stats.damaged_blocks, 0);
+    }
+}
+
+#[test]
+fn a_block_grows_into_one_that_rests_above() {
+    let mut memory = Memory::new(REGION);
+    let (pool, [below, above]) = row(&mut memory, [1000, 2000]);
+    free(&pool, above).unwrap();
+    // SAFETY: `below` is live, and used through what this returns.
+    let grown = unsafe { pool.realloc(below, bytes(1000), 2500) }.unwrap();
+    assert_eq!(grown, below);
+    pool.validate().unwrap();
+    assert!(matches!(
+        free(&pool, above),
+        Err(FreeError::NotABlock { .. } | FreeError::NotLive { .. })
+    ));
+    free(&pool, grown).unwrap();
+}
+
+/// Freed neighbours on either side do not merge with it, and all of them become one in the end.
+#[test]
+fn neighbours_come_and_go_while_it_rests() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut memory = Memory::new(REGION);
+        let (pool, blocks) = row(&mut memory, [300, 700, 1100]);
+        let before = pool.stats();
+        for index in order {
+            free(&pool, blocks[index]).unwrap();
+            pool.validate().unwrap();
+        }
+        let stats = pool.stats();
+        assert_eq!(stats.free_blocks, before.free_blocks + 1, "{order:?}");
+        assert_eq!(pool.alloc(bytes(2100)), Ok(blocks[0]));
+    }
+}
+
+/// A damaged tag of a block that rests: `validate` names it, nobody is given the block, and the pool
+/// goes on without it.
+#[test]
+fn damage_while_it_rests() {
+    for bit in 0..usize::BITS {
+        let mut memory = Memory::new(REGION);
+        let (pool, [first, second, third]) = row(&mut memory, [100, 100, 100]);
+        free(&pool, second).unwrap();
+        let tag = second.as_ptr().wrapping_sub(WORD).cast::<usize>();
+        // SAFETY: the wild write that this is about; it stays in the region.
+        unsafe { tag.write(tag.read() ^ 1 << bit) };
+        let damage = pool.validate().unwrap_err();
+        assert_eq!((damage.addr, damage.kind), (tag.addr(), CorruptionKind::BlockTag), "bit {bit}");
+        let elsewhere = pool.alloc(bytes(100)).unwrap();
+        assert!(elsewhere > third && pool.stats().damaged_blocks == 1);
+        // What lies above it is free to go; what lies below finds the damage.
+        free(&pool, third).unwrap();
+        assert_eq!(free(&pool, first), Err(FreeError::Corrupted { addr: tag.addr() }));
+        assert_eq!(pool.alloc(bytes(100)), Ok(third));
+    }
+}
+
+/// A write after the free meets nothing of the pool's: there are no links in a block that rests.
+#[test]
+fn writes_into_it_do_no_harm() {
+    let mut memory = Memory::new(REGION);
+    let (pool, [first, second]) = row(&mut memory, [500, 500]);
+    free(&pool, first).unwrap();
+    // SAFETY: the write after free that this is about; it stays in the block.
+    unsafe { first.write_bytes(0x41, 500) };
+    pool.validate().unwrap();
+    free(&pool, second).unwrap();
+    pool.validate().unwrap();
+    assert!(pool.alloc(bytes(1000)).is_ok());
+}
