@@ -166,6 +166,7 @@ static void written_after_free(void)
     CHECK(above != NULL);
     size_t usable = memory_pool_usable_size(pool, block);
     CHECK(memory_pool_free(pool, block));
+    memory_pool_defragment(pool);
     memset(block, 'x', usable);
     CHECK_FAILS(memory_pool_validate(pool), POOL_ERROR_CORRUPTED);
     CHECK(told.calls >= 1);
