@@ -52,7 +52,8 @@ pub trait PageSource {
 /// # Safety
 /// [`memory`](Self::memory) returns the same memory every time: one allocation, valid for reads
 /// and writes until the value is dropped (moving the value does not move it), which nothing else
-/// uses. The other methods change its contents only as they say.
+/// uses. The other methods change its contents only as they say, and
+/// [`is_zeroed`](Self::is_zeroed) is true only of memory that is.
 pub unsafe trait Pages {
     /// All of it.
     fn memory(&self) -> NonNull<[u8]>;
@@ -60,6 +61,12 @@ pub unsafe trait Pages {
     /// The size of the pages that back it, in bytes: what it really got, not what it asked for.
     fn page_size(&self) -> usize {
         4096
+    }
+
+    /// Whether all of it was zero when it was obtained and nobody has written to it since: tables of
+    /// zeros need not be written then, nor their pages touched.
+    fn is_zeroed(&self) -> bool {
+        false
     }
 
     /// Has the platform back this range with memory now, contents unchanged. May be called while

@@ -10,10 +10,10 @@ const WORD: usize = size_of::<usize>();
 
 /// A pool with a row of blocks of these sizes and one behind them, so that none is beside the rest
 /// of the region.
-fn row<'m, const N: usize>(
-    memory: &'m mut Memory,
+fn row<const N: usize>(
+    memory: &mut Memory,
     sizes: [usize; N],
-) -> (Pool<'m, NoLock>, [std::ptr::NonNull<u8>; N]) {
+) -> (Pool<'_, NoLock>, [std::ptr::NonNull<u8>; N]) {
     let pool = Pool::<NoLock>::new(memory.region()).unwrap();
     let blocks = sizes.map(|size| pool.alloc(bytes(size)).unwrap());
     pool.alloc(bytes(50)).unwrap();

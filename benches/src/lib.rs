@@ -2,6 +2,8 @@
 //! seeded random source, and an instruction counter.
 
 pub mod contender;
+pub mod dpdk;
+pub mod fixed;
 pub mod rng;
 pub mod steps;
 pub mod trace;

@@ -256,7 +256,7 @@ void *memory_pool_realloc(memory_pool_t *pool, void *ptr, size_t new_size);
  */
 void *memory_pool_alloc_fixed(memory_pool_t *pool, size_t size);
 
-/** Bytes that a live block or slot really has, at least what was asked for. O(1), under the lock.
+/** Bytes that a live block or slot really has, at least what was asked for. O(1), no lock for slots.
  *  0: POOL_ERROR_FOREIGN_POINTER and the other errors of memory_pool_free(). */
 size_t memory_pool_usable_size(memory_pool_t *pool, const void *ptr);
 

@@ -58,6 +58,19 @@ impl memory_pool {
 /// See the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn memory_pool_alloc(pool: *mut memory_pool_t, size: usize) -> *mut c_void {
+    if !valgrind::ENABLED
+        && let Some(shared) = memory_pool::shared_of(pool)
+        && let Some(slot) = shared.alloc_quick(size)
+    {
+        return slot.as_ptr().cast();
+    }
+    alloc_slow(pool, size)
+}
+
+/// Not to unwind, like what it ends.
+#[cold]
+#[inline(never)]
+extern "C" fn alloc_slow(pool: *mut memory_pool_t, size: usize) -> *mut c_void {
     call(pool, null_mut(), |pool| pool.alloc(size, 1))
 }
 
@@ -131,9 +144,23 @@ pub extern "C" fn memory_pool_alloc_fixed(pool: *mut memory_pool_t, size: usize)
 /// The block is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memory_pool_free(pool: *mut memory_pool_t, ptr: *mut c_void) -> bool {
+    if !valgrind::ENABLED
+        && let Some(shared) = memory_pool::shared_of(pool)
+        // SAFETY: the caller gives the block up.
+        && unsafe { shared.free_quick(ptr.cast()) }
+    {
+        return true;
+    }
+    free_slow(pool, ptr)
+}
+
+/// Not to unwind, like what it ends.
+#[cold]
+#[inline(never)]
+extern "C" fn free_slow(pool: *mut memory_pool_t, ptr: *mut c_void) -> bool {
     call(pool, false, |pool| {
         let Some(block) = NonNull::new(ptr.cast::<u8>()) else { return Ok(true) };
-        // SAFETY: the caller gives the block up.
+        // SAFETY: the caller of `memory_pool_free` gives the block up.
         unsafe { on_pool!(pool, pool => pool.free(block)) }?;
         Ok(pool.taken_back(block))
     })

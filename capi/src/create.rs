@@ -132,7 +132,7 @@ pub unsafe extern "C" fn memory_pool_reset(pool: *mut memory_pool_t) -> bool {
         valgrind::pool_destroyed(handle.anchor(), region_of(handle));
         valgrind::pool_created(handle.anchor(), region_of(handle));
         // SAFETY: the caller's promise: nobody is in another call on it.
-        match unsafe { &mut (*pool).kind } {
+        match unsafe { &mut *pool }.kind_mut() {
             Kind::Shared(pinned) => pinned.reset()?,
             Kind::Single(pool) => pool.reset()?,
         }

@@ -3,6 +3,7 @@
 
 use core::{
     ffi::c_void,
+    mem::ManuallyDrop,
     panic::AssertUnwindSafe,
     ptr::{NonNull, null_mut},
     sync::atomic::{AtomicPtr, Ordering::Relaxed},
@@ -27,25 +28,38 @@ use crate::{
 /// Bytes behind each block that valgrind lets nobody touch.
 pub(crate) const RED_ZONE: usize = if valgrind::ENABLED { 16 } else { 0 };
 
-/// A pool for several threads, or for one.
-pub(crate) enum Kind {
-    Shared(PinnedPool<PthreadMutex, Source>),
-    Single(Pool<'static, NoLock, Source>),
+/// A pool for several threads.
+pub(crate) type Shared = PinnedPool<PthreadMutex, Source>;
+/// A pool for one thread.
+pub(crate) type Single = Pool<'static, NoLock, Source>;
+
+/// A pool of either kind.
+pub(crate) enum Kind<S, T> {
+    Shared(S),
+    Single(T),
+}
+
+/// What a handle has room for.
+union Either {
+    shared: ManuallyDrop<Shared>,
+    single: ManuallyDrop<Single>,
 }
 
 /// `memory_pool_t`: opaque to C, at the start of the pool's memory.
-#[expect(non_camel_case_types, reason = "the name of the header")]
+///
+/// Invariant: with the magic number of a kind, `pool` is of that kind.
+#[repr(C)]
 pub struct memory_pool {
-    /// `MAGIC` while it is one.
-    magic: u64,
-    pub(crate) kind: Kind,
+    magic: u32,
+    pool: Either,
     handler: AtomicPtr<c_void>,
     user_data: AtomicPtr<c_void>,
 }
 
 pub use memory_pool as memory_pool_t;
 
-const MAGIC: u64 = u64::from_be_bytes(*b"mempool\x01");
+const SHARED: u32 = u32::from_be_bytes(*b"pool");
+const SINGLE: u32 = u32::from_be_bytes(*b"Pool");
 
 /// `memory_pool_corruption_handler_t`; see the header.
 #[expect(non_camel_case_types, reason = "the name of the header")]
@@ -61,7 +75,7 @@ pub type memory_pool_corruption_handler_t = Option<
 /// Runs an expression on the pool of either kind; their calls have the same names.
 macro_rules! on_pool {
     ($handle:expr, $pool:ident => $work:expr) => {
-        match &$handle.kind {
+        match $handle.kind() {
             $crate::handle::Kind::Shared($pool) => $work,
             $crate::handle::Kind::Single($pool) => $work,
         }
@@ -71,7 +85,7 @@ macro_rules! on_pool {
 /// Runs an expression on the `Pool` within either kind.
 macro_rules! on_base {
     ($handle:expr, $pool:ident => $work:expr) => {
-        match &$handle.kind {
+        match $handle.kind() {
             $crate::handle::Kind::Shared(pinned) => {
                 let $pool = pinned.pool();
                 $work
@@ -85,25 +99,23 @@ pub(crate) use {on_base, on_pool};
 
 impl memory_pool {
     /// Makes a pool's handle in the pool's own memory.
-    pub(crate) fn place(kind: Kind) -> Result<NonNull<Self>, Failure> {
+    pub(crate) fn place(kind: Kind<Shared, Single>) -> Result<NonNull<Self>, Failure> {
         let pages = match &kind {
             Kind::Shared(pinned) => pinned.pool().pages(),
             Kind::Single(pool) => pool.pages(),
         };
         let place = pages.ok_or(POOL_ERROR_INTERNAL)?.place();
-        let handle = Self {
-            magic: MAGIC,
-            kind,
-            handler: AtomicPtr::new(null_mut()),
-            user_data: AtomicPtr::new(null_mut()),
+        let (magic, pool) = match kind {
+            Kind::Shared(shared) => (SHARED, Either { shared: ManuallyDrop::new(shared) }),
+            Kind::Single(single) => (SINGLE, Either { single: ManuallyDrop::new(single) }),
         };
+        let (handler, user_data) = (AtomicPtr::new(null_mut()), AtomicPtr::new(null_mut()));
         // SAFETY: the place is made for it, and the pool keeps its memory.
-        unsafe { place.write(handle) };
+        unsafe { place.write(Self { magic, pool, handler, user_data }) };
         Ok(place)
     }
 
     /// The pool of a handle.
-    #[inline(always)]
     pub(crate) fn of<'a>(handle: *const Self) -> Result<&'a Self, pool_error> {
         if handle.is_null() {
             return Err(POOL_ERROR_NULL_POINTER);
@@ -111,26 +123,63 @@ impl memory_pool {
         // SAFETY: C passes what `place` made. A handle that was overwritten or destroyed is told by
         // its magic as long as its memory is there; more cannot be checked.
         unsafe {
-            if !handle.is_aligned() || (&raw const (*handle).magic).read() != MAGIC {
+            if !handle.is_aligned() || ![SHARED, SINGLE].contains(&(*handle).magic) {
                 return Err(POOL_ERROR_INVALID_HANDLE);
             }
             Ok(&*handle)
         }
     }
 
+    /// The pool of a handle, if it is one for several threads.
+    #[inline(always)]
+    pub(crate) fn shared_of<'a>(handle: *const Self) -> Option<&'a Shared> {
+        // SAFETY: as in `of`; with this magic number the pool is of this kind.
+        unsafe { (!handle.is_null() && (*handle).magic == SHARED).then(|| &*(*handle).pool.shared) }
+    }
+
+    /// The pool.
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind<&Shared, &Single> {
+        // SAFETY: the type's invariant.
+        unsafe {
+            match self.magic {
+                SHARED => Kind::Shared(&self.pool.shared),
+                _ => Kind::Single(&self.pool.single),
+            }
+        }
+    }
+
+    /// The pool, for a call that nobody else is beside.
+    pub(crate) fn kind_mut(&mut self) -> Kind<&mut Shared, &mut Single> {
+        // SAFETY: the type's invariant.
+        unsafe {
+            match self.magic {
+                SHARED => Kind::Shared(&mut self.pool.shared),
+                _ => Kind::Single(&mut self.pool.single),
+            }
+        }
+    }
+
     /// Ends a pool.
     ///
     /// # Safety
-    /// Nobody uses it any more.
+    /// `place` is a pool's, and nobody uses it any more.
     pub(crate) unsafe fn destroy(place: NonNull<Self>) {
-        let place = place.as_ptr();
         // SAFETY: the caller's promise; each kind is moved out of the memory that it is about to
         // give back.
         unsafe {
-            (*place).magic = 0;
-            match &mut (*place).kind {
-                Kind::Shared(pinned) => drop(PinnedPool::end(NonNull::from(pinned))),
-                Kind::Single(pool) => drop(core::ptr::from_mut(pool).read()),
+            let handle = &mut *place.as_ptr();
+            match handle.kind_mut() {
+                Kind::Shared(shared) => {
+                    let pool = PinnedPool::end(NonNull::from(shared));
+                    handle.magic = 0;
+                    drop(pool);
+                }
+                Kind::Single(single) => {
+                    let pool = core::ptr::from_mut(single).read();
+                    handle.magic = 0;
+                    drop(pool);
+                }
             }
         }
     }

@@ -75,7 +75,7 @@ impl memory_pool_local {
         const { assert!(align_of::<memory_pool_local>() <= 2 * size_of::<usize>()) };
         let layout = Layout::new::<Self>();
         let memory = on_base!(pool, pool => pool.alloc_metadata(layout))?.cast::<Self>();
-        let cache = match &pool.kind {
+        let cache = match pool.kind() {
             Kind::Shared(pinned) => Cache::Shared(pinned.pool().local_cache()),
             Kind::Single(pool) => Cache::Single(pool.local_cache()),
         };

@@ -84,6 +84,11 @@ unsafe impl Pages for Memory {
         self.mapping.as_ref().map_or(4096, Pages::page_size)
     }
 
+    fn is_zeroed(&self) -> bool {
+        // `obtain` maps it anew.
+        self.mapping.is_some()
+    }
+
     fn prefault(&self, offset: usize, len: usize) -> Result<(), PageError> {
         match &self.mapping {
             Some(mapping) => Pages::prefault(mapping, offset + self.offset(mapping), len),

@@ -42,7 +42,7 @@ pub extern "C" fn memory_pool_defragment(pool: *mut memory_pool_t) -> usize {
 
 impl memory_pool {
     fn flush_thread(&self) {
-        if let Kind::Shared(pinned) = &self.kind {
+        if let Kind::Shared(pinned) = self.kind() {
             pinned.flush_thread();
         }
     }

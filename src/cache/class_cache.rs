@@ -21,6 +21,8 @@ use crate::{
 /// that change it, one at a time. Anybody who holds the pool's lock may read the lengths, which
 /// are atomic for that reason, and nothing else.
 #[derive(Debug)]
+#[repr(C)]
+#[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub(crate) struct ClassCache {
     slots: Cell<*mut u32>,
     len: AtomicU32,
@@ -39,9 +41,6 @@ pub(crate) struct ClassCache {
     previous: Cell<Magazine>,
 }
 
-/// A request without a class goes to the heap if the class would waste more than this part of it.
-const WASTE_SHARE: usize = 4;
-
 impl ClassCache {
     /// A cache without magazines.
     pub(crate) fn new(class: &Class) -> Self {
@@ -53,7 +52,7 @@ impl ClassCache {
             reciprocal: class.shape.reciprocal,
             slots_per_slab: class.shape.slots,
             size: to_u32(size),
-            min_size: to_u32(if size <= 64 { 1 } else { size - size / WASTE_SHARE }),
+            min_size: to_u32(class.least_request()),
             align: to_u32(class.shape.align),
             next_larger: class.next_larger,
             previous_len: AtomicU32::new(0),
@@ -71,19 +70,48 @@ impl ClassCache {
         self.len() + to_usize(self.previous_len.load(Relaxed))
     }
 
+    /// The slot that was pushed last, if there is one and it `suits`: then it is popped.
+    #[inline(always)]
+    pub(crate) fn pop_if(&self, suits: impl FnOnce(u32) -> bool) -> Option<u32> {
+        let len = self.len().checked_sub(1)?;
+        // SAFETY: the type's invariant, and `len` is one less than the initialised count.
+        let number = unsafe { self.slots.get().add(len).read() };
+        if !suits(number) {
+            return None;
+        }
+        self.len.store(low_u32(len), Relaxed);
+        Some(number)
+    }
+
+    /// Whether the loaded magazine is empty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Pops the slot that was pushed last.
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<u32> {
-        let len = self.len().checked_sub(1)?;
-        self.len.store(to_u32(len), Relaxed);
-        // SAFETY: the type's invariant, and `len` was one less than the initialised count.
-        Some(unsafe { self.slots.get().add(len).read() })
+        self.pop_if(|_| true)
     }
 
     /// Whether the loaded magazine is full.
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= to_usize(self.capacity.get())
+    }
+
+    /// Pushes a slot if there is room, after `mark` has marked it.
+    #[inline(always)]
+    pub(crate) fn push_marked(&self, number: u32, mark: impl FnOnce()) -> bool {
+        let len = self.len();
+        if len >= to_usize(self.capacity.get()) {
+            return false;
+        }
+        mark();
+        // SAFETY: the type's invariant, and the magazine has room.
+        unsafe { self.slots.get().add(len).write(number) };
+        self.len.store(low_u32(len + 1), Relaxed);
+        true
     }
 
     /// Pushes a slot; the loaded magazine must not be full.
@@ -94,6 +122,22 @@ impl ClassCache {
         // SAFETY: the type's invariant, and the magazine has room.
         unsafe { self.slots.get().add(len).write(number) };
         self.len.store(low_u32(len + 1), Relaxed);
+    }
+
+    /// The free places of the loaded magazine. What is written there counts once it is
+    /// [kept](Self::keep).
+    pub(crate) fn room(&self) -> &[Cell<u32>] {
+        let room = to_usize(self.capacity.get()).saturating_sub(self.len());
+        let start = self.slots.get().wrapping_add(self.len()).cast::<Cell<u32>>();
+        // SAFETY: the type's invariant; all places of a magazine are initialised, and only the owner
+        // touches them.
+        unsafe { core::slice::from_raw_parts(start, room) }
+    }
+
+    /// Pushes the slots that were written to the first `count` places of the room.
+    pub(crate) fn keep(&self, count: usize) {
+        debug_assert!(count <= self.room().len());
+        self.len.store(to_u32(self.len() + count), Relaxed);
     }
 
     /// Takes the last `n` slots or fewer.

@@ -14,7 +14,7 @@ use crate::{
     flags::{POISON_BYTE, PoolFlags},
     heap::Owner,
     slab::{PieceKind, RegionEntry, SizeTable, SlabMap, Slot, SlotState, StateByte},
-    units::to_usize,
+    units::{MIN_GRANULE, to_usize},
 };
 
 /// How a cache reaches the engine: through the pool's lock, or because it is behind it already.
@@ -80,19 +80,25 @@ fn block_bytes(classes: usize) -> usize {
     size_of::<CacheBlock>() + classes * size_of::<ClassCache>()
 }
 
+/// The sizes that a cache without a block serves.
+static NO_SIZES: SizeTable = SizeTable::empty();
+
 /// What a local cache is made of; the public handles wrap it.
 ///
 /// Invariants: `block` is null or this cache's own, listed block, `classes` and `sizes` lead into
-/// it and `count` is its number of classes (0 without a block); `map` is the first region's map
-/// if `count` is not 0.
+/// it and `count` is its number of classes (without a block `sizes` leads to `NO_SIZES`, and `count`
+/// is 0); `quick` is `count` or 0; `map` is the first region's map if `count` is not 0, whose units
+/// are its slots' numbers.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
     classes: *const ClassCache,
+    sizes: *const SizeTable,
+    /// Classes that are served without the engine: all of them, or none in a pool with flags.
+    quick: usize,
     count: usize,
     flags: PoolFlags,
     drain: u32,
-    sizes: *const SizeTable,
     block: *mut CacheBlock,
     /// Used under the lock only, so that others may empty it there.
     shared: bool,
@@ -125,10 +131,11 @@ impl CacheCore {
         Self {
             map: SlabMap::empty(),
             classes: core::ptr::null(),
+            sizes: &raw const NO_SIZES,
+            quick: 0,
             count: 0,
             flags: PoolFlags::empty(),
             drain: 0,
-            sizes: core::ptr::null(),
             block: core::ptr::null_mut(),
             shared,
             first: core::ptr::null(),
@@ -145,9 +152,6 @@ impl CacheCore {
     /// The smallest class that serves requests by size and whose slots can hold `size` bytes.
     #[inline(always)]
     fn class_of(&self, size: usize) -> Option<(ClassId, &ClassCache)> {
-        if self.count == 0 {
-            return None;
-        }
         // SAFETY: the type's invariant.
         let mut id = unsafe { &*self.sizes }.start_for(size)?;
         let mut class = self.class(id)?;
@@ -174,16 +178,18 @@ impl CacheCore {
     /// region than the first; the slow path finds out.
     #[inline(always)]
     fn find(&self, addr: usize, expected: Option<ClassId>) -> Option<Found<'_>> {
-        let number = self.map.number_of(addr)?;
-        let kind = self.map.kind(number);
-        let id = match expected {
-            Some(id) if kind == PieceKind::class(id.0) => id,
-            Some(_) => return None,
-            None => ClassId(kind.as_class()?),
-        };
-        let class = self.class(id)?;
-        let (states, offset) = self.map.slab(number);
-        let index = class.reciprocal.divide_exactly(offset)?;
+        let number = self.map.unit_of(addr)?;
+        let id = self.map.kind_at(number).class_or_none();
+        if expected.is_some_and(|expected| expected != id) {
+            return None;
+        }
+        if id.index() >= self.quick {
+            return None;
+        }
+        // SAFETY: the type's invariant.
+        let class = unsafe { &*self.classes.add(id.index()) };
+        let (states, offset) = self.map.slab_at(number);
+        let index = class.reciprocal.divide(offset);
         if index >= class.slots_per_slab {
             return None;
         }
@@ -223,12 +229,10 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some(class) = self.class(id)
-            && let Some(number) = class.pop()
-        {
-            return Ok(self.hand_out(class, number));
+        match self.pop_quick(id) {
+            Some(slot) => Ok(slot),
+            None => self.alloc_fixed_slow(id, engine),
         }
-        self.alloc_fixed_slow(id, engine)
     }
 
     /// Allocates a slot of the smallest class that holds `size` bytes.
@@ -266,10 +270,8 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some(class) = self.class(id)
-            && let Some(number) = self.pop_previous(id)
-        {
-            return Ok(self.hand_out(class, number));
+        if let Some(slot) = self.pop_any(id) {
+            return Ok(slot);
         }
         engine.with(|engine| {
             let slot = self.ready_slot(id, engine).or_else(|error| {
@@ -280,10 +282,14 @@ impl CacheCore {
         })
     }
 
-    /// Pops from the previous magazine, which becomes the loaded one.
-    fn pop_previous(&self, id: ClassId) -> Option<u32> {
+    /// Allocates a slot of a class if either magazine has one; the previous one becomes the loaded one
+    /// when that is empty.
+    fn pop_any(&self, id: ClassId) -> Option<NonNull<u8>> {
         let class = self.class(id)?;
-        if class.swap_if(|len| len > 0) { class.pop() } else { None }
+        if class.is_empty() {
+            class.swap_if(|len| len > 0);
+        }
+        class.pop().map(|number| self.hand_out(class, number))
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
@@ -382,6 +388,7 @@ impl CacheCore {
         let Some(block) = Self::new_block(engine) else { return };
         self.close(engine);
         let Some(first) = engine.store().first_region() else { return };
+        debug_assert!(first.map().is_first());
         (self.first, self.map) = (first, *first.map());
         self.block = block;
         if self.shared {
@@ -393,13 +400,15 @@ impl CacheCore {
             self.sizes = &raw const (*block).sizes;
         }
         self.classes = block.wrapping_add(1).cast();
+        self.quick = if engine.flags.is_empty() { self.count } else { 0 };
         Self::list(block, engine);
     }
 
     fn new_block(engine: &mut Engine) -> Option<*mut CacheBlock> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
         let count = engine.slabs.classes().len();
-        let memory = engine.slabs.store.alloc(block_bytes(count), 1, Owner::Pool).ok()??;
+        let (bytes, align) = (block_bytes(count), align_of::<CacheBlock>());
+        let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
         let block = memory.cast::<CacheBlock>();
         let header = CacheBlock {
             next: core::ptr::null_mut(),
@@ -408,7 +417,7 @@ impl CacheCore {
             sizes: *engine.slabs.sizes(),
             classes: [],
         };
-        // SAFETY: the heap gave `block_bytes(count)` bytes, aligned to two words.
+        // SAFETY: the heap gave `block_bytes(count)` bytes, aligned as asked for.
         unsafe { block.write(header) };
         let classes = block.wrapping_add(1).cast::<ClassCache>();
         for (index, class) in engine.slabs.classes().iter().enumerate() {
@@ -479,12 +488,45 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some((_, class)) = self.class_for(layout)
-            && let Some(number) = class.pop()
-        {
-            return Ok(self.hand_out(class, number));
+        match self.alloc_quick_layout(layout) {
+            Some(slot) => Ok(slot),
+            None => self.alloc_slow(layout, engine),
         }
-        self.alloc_slow(layout, engine)
+    }
+
+    /// Allocates by size if its class is found in one step, and has a slot in the loaded magazine;
+    /// aligned to the smallest granule at least.
+    #[inline(always)]
+    pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the type's invariant.
+        self.pop_quick(unsafe { &*self.sizes }.serving(size)?)
+    }
+
+    /// As [`alloc_quick`](Self::alloc_quick), for all layouts.
+    #[inline(always)]
+    pub(crate) fn alloc_quick_layout(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.align() <= MIN_GRANULE
+            && let Some(slot) = self.alloc_quick(layout.size())
+        {
+            return Some(slot);
+        }
+        self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
+    }
+
+    /// Allocates a slot of a class if the loaded magazine has one, of the first region.
+    #[inline(always)]
+    fn pop_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
+        if id.index() >= self.quick {
+            return None;
+        }
+        // SAFETY: the type's invariant.
+        let class = unsafe { &*self.classes.add(id.index()) };
+        let unit = class.pop_if(|number| self.map.is_unit(number))?;
+        let (states, offset) = self.map.slab_at(unit);
+        // SAFETY: the slot is cached here, so its slab exists and this is its index.
+        unsafe { StateByte::at(states, class.reciprocal.divide(offset)) }.store(SlotState::Live);
+        // SAFETY: slots lie in regions, and no region starts at address 0.
+        Some(unsafe { NonNull::new_unchecked(self.map.address(unit)) })
     }
 
     #[cold]
@@ -494,10 +536,8 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some((id, class)) = self.class_for(layout)
-            && let Some(number) = self.pop_previous(id)
-        {
-            return Ok(self.hand_out(class, number));
+        if let Some(slot) = self.class_for(layout).and_then(|(id, _)| self.pop_any(id)) {
+            return Ok(slot);
         }
         engine.with(|engine| {
             let block = self.ready(layout, engine).or_else(|error| {
@@ -521,15 +561,18 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        if self.flags.is_empty()
-            && let Some(found) = self.find(pointer.addr().get(), expected)
-            && !found.class.is_full()
-        {
-            found.state.store(SlotState::Cached);
-            found.class.push(found.number);
+        if self.free_quick(pointer.addr().get(), expected) {
             return Ok(());
         }
         self.free_slow(pointer, expected, engine)
+    }
+
+    /// Frees the slot at an address, of the expected class if one is given, if the loaded magazine has
+    /// room for it.
+    #[inline(always)]
+    pub(crate) fn free_quick(&self, addr: usize, expected: Option<ClassId>) -> bool {
+        let Some(found) = self.find(addr, expected) else { return false };
+        found.class.push_marked(found.number, || found.state.store(SlotState::Cached))
     }
 
     /// Frees a slot of whatever class; blocks of the heap are refused.
@@ -556,8 +599,7 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        if self.flags.is_empty()
-            && let Some(found) = self.find(pointer.addr().get(), expected)
+        if let Some(found) = self.find(pointer.addr().get(), expected)
             && found.class.swap_if_previous_has_room()
         {
             found.state.store(SlotState::Cached);
@@ -630,14 +672,25 @@ impl CacheCore {
         Ok(())
     }
 
-    /// Moves slots from the loaded magazine to `out`, as many as there are.
+    /// Moves slots from the loaded magazine to `out`, as many as there are, in the order in which they
+    /// came.
     #[inline]
     fn pop_into(&self, id: ClassId, out: &mut [NonNull<u8>]) -> usize {
         let Some(class) = self.class(id) else { return 0 };
+        let mut scan = self.map.scan();
+        let reciprocal = class.reciprocal;
         // SAFETY: nothing is pushed in this function.
         let run = unsafe { class.pop_run(out.len()) };
-        for (slot, &number) in out.iter_mut().zip(run.iter().rev()) {
-            *slot = self.hand_out(class, number);
+        for (slot, &number) in out.iter_mut().zip(run) {
+            if self.quick == 0 || !self.map.has(number) {
+                *slot = self.hand_out(class, number);
+                continue;
+            }
+            let (_, states, offset) = scan.slab(number);
+            // SAFETY: the slot is cached here, so its slab exists and this is its index.
+            unsafe { StateByte::at(states, reciprocal.divide(offset)) }.store(SlotState::Live);
+            // SAFETY: slots lie in regions, and no region starts at address 0.
+            *slot = unsafe { NonNull::new_unchecked(self.map.pointer(number)) };
         }
         run.len()
     }
@@ -650,18 +703,53 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
-        for (freed, &pointer) in pointers.iter().enumerate() {
-            self.free(pointer, Some(id), engine).map_err(|error| BulkFreeError { freed, error })?;
+        let mut freed = 0;
+        while freed < pointers.len() {
+            freed += self.push_from(id, &pointers[freed..]);
+            let Some(&next) = pointers.get(freed) else { break };
+            self.free_slow(next, Some(id), engine)
+                .map_err(|error| BulkFreeError { freed, error })?;
+            freed += 1;
         }
         Ok(())
     }
 
+    /// Moves live slots of a class from the front of `pointers` to the loaded magazine, while there is
+    /// room and up to the first that is something else. Returns how many.
+    #[inline]
+    fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
+        if id.index() >= self.quick {
+            return 0;
+        }
+        // SAFETY: the type's invariant.
+        let class = unsafe { &*self.classes.add(id.index()) };
+        let mut scan = self.map.scan();
+        let (reciprocal, slots) = (class.reciprocal, class.slots_per_slab);
+        let mut pushed = 0;
+        for (place, pointer) in class.room().iter().zip(pointers) {
+            let Some(number) = self.map.number_of(pointer.addr().get()) else { break };
+            let (kind, states, offset) = scan.slab(number);
+            let index = reciprocal.divide(offset);
+            if kind != PieceKind::class(id.0) || index >= slots {
+                break;
+            }
+            // SAFETY: as in `find`.
+            let state = unsafe { StateByte::at(states, index) };
+            if state.load() != SlotState::Live as u8 {
+                break;
+            }
+            state.store(SlotState::Cached);
+            place.set(number);
+            pushed += 1;
+        }
+        class.keep(pushed);
+        pushed
+    }
+
     /// Allocates only from what is ready: nothing is reclaimed for it, and a failure not counted.
     fn alloc_ready(&mut self, layout: Layout, engine: &mut impl Backing) -> Option<NonNull<u8>> {
-        if let Some((id, class)) = self.class_for(layout)
-            && let Some(number) = class.pop().or_else(|| self.pop_previous(id))
-        {
-            return Some(self.hand_out(class, number));
+        if let Some(slot) = self.class_for(layout).and_then(|(id, _)| self.pop_any(id)) {
+            return Some(slot);
         }
         engine.with(|engine| self.ready(layout, engine).ok())
     }
@@ -779,7 +867,7 @@ fn class_at(addr: usize, engine: &mut impl Backing) -> ClassId {
 }
 
 /// Usable bytes of a live block or slot.
-pub(crate) fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
+fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
     held(engine, pointer).map(|held| held.usable)
 }
 

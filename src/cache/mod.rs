@@ -10,4 +10,4 @@ mod magazine;
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
 pub(crate) use engine::Watermark;
-pub(crate) use local_cache::{Backing, CacheCore, usable_size};
+pub(crate) use local_cache::{Backing, CacheCore};

@@ -15,7 +15,7 @@ use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
 use crate::cache::Watermark;
 use crate::{
-    cache::{Backing, CacheCore, Engine, usable_size},
+    cache::{Backing, CacheCore, Engine},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
     heap::Owner,
@@ -164,15 +164,16 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         region: &'r mut [MaybeUninit<u8>],
     ) -> Result<(), ConfigError> {
         // SAFETY: the exclusive borrow lasts for `'r`, and the pool cannot outlive `'r`.
-        unsafe { self.take_over(config, borrowed(region)) }
+        unsafe { self.take_over(config, borrowed(region), false) }
     }
 
     /// # Safety
-    /// The memory is valid, and the pool's alone as long as the pool lives.
+    /// The memory is valid, and the pool's alone as long as the pool lives; it is zero if `zeroed`.
     unsafe fn take_over(
         &self,
         config: &PoolConfig,
         memory: NonNull<[u8]>,
+        zeroed: bool,
     ) -> Result<(), ConfigError> {
         let mut guarded = self.inner.lock();
         if guarded.engine.store().first_region().is_some() {
@@ -180,7 +181,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         }
         // SAFETY: the caller's promise.
         let region = unsafe { Region::new(memory) };
-        guarded.engine = new_engine(config, region)?;
+        guarded.engine = new_engine(config, region, zeroed)?;
         guarded.shared = CacheCore::shared();
         guarded.on_leak = config.on_leak;
         Ok(())
@@ -362,7 +363,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool.
     pub unsafe fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-        usable_size(&self.inner.lock().engine, pointer)
+        self.shared(|cache, engine| cache.usable_size(pointer, engine))
     }
 
     /// Whether an address lies in one of the pool's regions, live block or not. O(regions), under
@@ -586,7 +587,7 @@ impl<L: RawMutex, P: PageSource> Pool<'static, L, P> {
         if let Some(pages) = &pool.pages {
             // SAFETY: the contract of `Pages`: valid until the value is dropped, which the pool
             // does last, and used by nobody else.
-            unsafe { pool.take_over(config, pages.memory())? };
+            unsafe { pool.take_over(config, pages.memory(), pages.is_zeroed())? };
         }
         Ok(pool)
     }
@@ -609,14 +610,14 @@ fn borrowed(region: &mut [MaybeUninit<u8>]) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(NonNull::from(region).cast(), len)
 }
 
-fn new_engine(config: &PoolConfig, region: Region) -> Result<Engine, ConfigError> {
+fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engine, ConfigError> {
     let alignment = config.alignment;
     if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
         return Err(ConfigError::BadAlignment { alignment });
     }
     let classes = config.classes().ok_or(ConfigError::TooManyClasses)?;
     let granule = Granule::new(alignment.max(least_granule(region.len())));
-    let store = Store::new(region, granule, pool_key(config.key, &region))?;
+    let store = Store::new(region, zeroed, granule, pool_key(config.key, &region))?;
     let mut engine = Engine::new(store, config.flags, config.magazine);
     for class in classes {
         engine.add_class(class)?;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::{ClassId, MAX_CLASSES, SizeClass, WatermarkFn},
     error::ConfigError,
-    units::{ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
+    units::{MIN_GRANULE, ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
 };
 
 /// Largest slab.
@@ -59,14 +59,11 @@ impl SlabShape {
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
         let stride = size + colour;
         let (pieces, slots) = Self::best_fit(stride, piece, share);
-        let (stride_units, slab_units) = (stride / granule, pieces * piece / granule);
-        if !Reciprocal::covers(to_u32(stride_units), to_u32(slab_units)) {
-            return Err(bad);
-        }
+        let stride_units = to_u32(stride / granule);
         Ok(Self {
             size,
-            stride: to_u32(stride_units),
-            reciprocal: Reciprocal::of(to_u32(stride_units)),
+            stride: stride_units,
+            reciprocal: Reciprocal::of(stride_units),
             align: (1 << stride.trailing_zeros()).min(4096),
             pieces: to_u32(pieces),
             slots: to_u32(slots),
@@ -152,6 +149,12 @@ impl Class {
         }
     }
 
+    /// The smallest request without a class that it serves: less would waste too much.
+    pub(crate) fn least_request(&self) -> usize {
+        let size = self.shape.size;
+        if size <= 64 { 1 } else { size - size / REQUEST_WASTE_SHARE }
+    }
+
     /// Slots it has in all.
     pub(crate) fn slots(&self) -> u32 {
         self.slabs * self.shape.slots
@@ -163,9 +166,11 @@ impl Class {
     }
 }
 
-/// Sizes up to this one have a bucket for each 16 bytes.
-const LINEAR_MAX: usize = 1024;
-const LINEAR_STEP: usize = 16;
+/// What the sizes of all classes are multiples of, and the width of the first buckets: all sizes of
+/// one of these have the same class.
+const LINEAR_STEP: usize = MIN_GRANULE;
+/// The largest size in them.
+const LINEAR_MAX: usize = 64 * LINEAR_STEP;
 const LINEAR_BUCKETS: usize = LINEAR_MAX / LINEAR_STEP + 1;
 /// Larger ones have this many buckets (as `log2`) per power of two.
 const COLUMN_SHIFT: usize = 3;
@@ -177,12 +182,17 @@ const NO_CLASS: u8 = u8::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SizeTable {
     classes: [u8; BUCKETS],
+    /// The same for the first buckets, unless the class would waste too much.
+    serving: [u8; LINEAR_BUCKETS],
 }
+
+/// A request without a class goes to the heap if the class would waste more than this part of it.
+const REQUEST_WASTE_SHARE: usize = 4;
 
 impl SizeTable {
     pub(crate) const fn empty() -> Self {
         const { assert!(MAX_CLASSES < NO_CLASS as usize) };
-        Self { classes: [NO_CLASS; BUCKETS] }
+        Self { classes: [NO_CLASS; BUCKETS], serving: [NO_CLASS; LINEAR_BUCKETS] }
     }
 
     #[inline(always)]
@@ -206,6 +216,13 @@ impl SizeTable {
         (1 << log) + (column << (log - COLUMN_SHIFT)) + 1
     }
 
+    /// The class that serves a request of `size` bytes, or a number that no class has; `None`: the
+    /// size is beyond the first buckets.
+    #[inline(always)]
+    pub(crate) fn serving(&self, size: usize) -> Option<ClassId> {
+        self.serving.get(size.div_ceil(LINEAR_STEP)).map(|&class| ClassId(class))
+    }
+
     /// A class to start from for a size: it may be too small by part of a bucket, and then the
     /// next larger one is to be looked at.
     #[inline(always)]
@@ -218,10 +235,17 @@ impl SizeTable {
     /// equal ones the later serves: whoever added it wants its slots used. O(buckets).
     pub(crate) fn add(&mut self, classes: &mut [Class], number: usize) {
         let size = classes[number].shape.size;
-        for (bucket, best) in self.classes.iter_mut().enumerate().skip(1) {
+        let least = classes[number].least_request();
+        for bucket in 1..=Self::bucket(size) {
+            let best = &mut self.classes[bucket];
             let current = classes.get(usize::from(*best)).map_or(usize::MAX, |c| c.shape.size);
-            if Self::smallest_of(bucket) <= size && size <= current {
-                *best = to_u8(number);
+            if size > current {
+                continue;
+            }
+            *best = to_u8(number);
+            if let Some(serving) = self.serving.get_mut(bucket) {
+                let suits = Self::smallest_of(bucket) >= least;
+                *serving = if suits { to_u8(number) } else { NO_CLASS };
             }
         }
         link_by_size(classes, number);

@@ -1,19 +1,23 @@
 #![allow(unsafe_code)] // reads the map, which lies in the region
 //! The slab map: what is this address?
 //!
-//! A region is counted off in *pieces*, equal powers of two. The map has one byte per piece: 0 for
-//! the heap, else a class's number plus one. Beside it stands, for each piece of a slab, where
-//! that slab starts and where its slots' state bytes are. A slot's *number* is its offset in
+//! A region is counted off in *pieces*, equal powers of two. The map has an entry for each: a byte
+//! that is 0 for the heap, else a class's number plus one, and beside it, for a piece of a slab,
+//! where that slab starts and where its slots' state bytes are. A slot's *number* is its offset in
 //! granules, 32 bits wide; each region has a window of numbers of its own.
 //!
 //! Readers need no lock: all of it is read and written atomically, and what is said of a piece
 //! cannot change while one of its slots is in somebody's hands.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed};
+use core::{
+    ptr::null_mut,
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed},
+};
 
 use crate::{
+    config::{ClassId, MAX_CLASSES},
     region::Region,
-    units::{Granule, low_u32, to_usize},
+    units::{Granule, low_u32, to_u8, to_usize},
 };
 
 /// What a piece's byte says.
@@ -30,6 +34,13 @@ impl PieceKind {
         Self(number.wrapping_add(1))
     }
 
+    /// The class whose slab the piece belongs to, or a number that no class has.
+    #[inline(always)]
+    pub(crate) const fn class_or_none(self) -> ClassId {
+        const { assert!(MAX_CLASSES < u8::MAX as usize) };
+        ClassId(self.0.wrapping_sub(1))
+    }
+
     /// The class whose slab the piece belongs to, if any.
     #[inline]
     pub(crate) const fn as_class(self) -> Option<u8> {
@@ -37,58 +48,54 @@ impl PieceKind {
     }
 }
 
-/// Where the slab of a piece starts, and where its state bytes are.
+/// What a piece is, where its slab starts, and where that slab's state bytes are: all in one place,
+/// because who needs one of them needs the others.
 #[derive(Debug)]
 pub(crate) struct PieceEntry {
     states: AtomicPtr<u8>,
     start: AtomicU32,
+    kind: AtomicU8,
 }
 
-/// Divides an offset by a class's stride, exactly, by multiplication (Lemire, Kaser, Kurz, 2019,
-/// "Faster remainder by direct computation"), with 31 fractional bits.
+/// Divides offsets by a class's stride: a multiplication by the inverse of its odd part modulo
+/// 2^32, and a rotation by its power of two (Granlund and Montgomery, 1994, "Division by invariant
+/// integers using multiplication", section 9).
 ///
-/// Exact for offsets below `2^31 / stride`, which [`Reciprocal::covers`] tells.
+/// Multiples of the stride give their quotient. Everything else gives more than the quotient of
+/// any multiple, so that one comparison tells both whether an offset is a slot's start and whether
+/// that slot is one of its slab's.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reciprocal(u32);
+pub(crate) struct Reciprocal {
+    inverse: u32,
+    shift: u8,
+}
 
-const FRACTION: u32 = 31;
-
-#[expect(clippy::cast_possible_truncation, reason = "31-bit quotients")]
 impl Reciprocal {
     /// Of a stride in granules, at least 1.
     pub(crate) const fn of(stride: u32) -> Self {
-        Self((1_u64 << FRACTION).div_ceil(stride as u64) as u32)
-    }
-
-    /// Whether division is exact for all offsets up to `offsets`.
-    pub(crate) const fn covers(stride: u32, offsets: u32) -> bool {
-        (stride as u64) * (offsets as u64) < 1 << FRACTION
-    }
-
-    /// The quotient; garbage for offsets that are not covered.
-    #[inline]
-    pub(crate) const fn divide(self, offset: u32) -> u32 {
-        ((offset as u64 * self.0 as u64) >> FRACTION) as u32
-    }
-
-    /// The quotient if the offset is a multiple of the stride.
-    #[inline]
-    pub(crate) const fn divide_exactly(self, offset: u32) -> Option<u32> {
-        let product = offset as u64 * self.0 as u64;
-        if product & ((1 << FRACTION) - 1) < self.0 as u64 {
-            Some((product >> FRACTION) as u32)
-        } else {
-            None
+        let shift = stride.trailing_zeros();
+        let odd = stride >> shift;
+        // Each step doubles the number of low bits that are right; three of them are at first.
+        let mut inverse = odd;
+        let mut bits = 3;
+        while bits < u32::BITS {
+            inverse = inverse.wrapping_mul(2_u32.wrapping_sub(odd.wrapping_mul(inverse)));
+            bits *= 2;
         }
+        Self { inverse, shift: to_u8(to_usize(shift)) }
+    }
+
+    /// The quotient of a multiple of the stride; more than `u32::MAX / stride` for other offsets.
+    #[inline(always)]
+    pub(crate) fn divide(self, offset: u32) -> u32 {
+        offset.wrapping_mul(self.inverse).rotate_right(self.shift.into())
     }
 }
 
 /// One region's map: a small value that local caches copy.
 ///
-/// Invariants: `kinds` and `entries` point to `pieces` elements in the pool's memory, which stay
-/// where they are while the pool lives; `origin` is the region's start rounded down to a piece. An
-/// entry means something once its piece has been a slab's: for most of a large region it is never
-/// touched.
+/// Invariants: `entries` points to an element for each piece in the pool's memory, which stay where
+/// they are while the pool lives; `origin` is the region's start rounded down to a piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabMap {
     origin: *mut u8,
@@ -98,7 +105,6 @@ pub(crate) struct SlabMap {
     piece_shift: u32,
     /// Number of the slot that would start at the origin.
     first_number: u32,
-    kinds: *const AtomicU8,
     entries: *const PieceEntry,
 }
 
@@ -106,12 +112,11 @@ impl SlabMap {
     /// A map of nothing.
     pub(crate) const fn empty() -> Self {
         Self {
-            origin: core::ptr::null_mut(),
+            origin: null_mut(),
             units: 0,
             granule_shift: 0,
             piece_shift: 0,
             first_number: 0,
-            kinds: core::ptr::null(),
             entries: core::ptr::null(),
         }
     }
@@ -129,10 +134,11 @@ impl SlabMap {
 
     /// Bytes of the tables for this many pieces.
     pub(crate) const fn table_bytes(pieces: usize) -> usize {
-        pieces * (size_of::<PieceEntry>() + 1)
+        pieces * size_of::<PieceEntry>()
     }
 
-    /// Makes the memory at `table` an empty map of `region`.
+    /// Makes the memory at `table`, of which everything from `zeroed_from` on is zero, an empty map
+    /// of `region`. An entry of zeros is one of the heap, and stays untouched.
     ///
     /// # Safety
     /// `table` is aligned to words, valid for `table_bytes(pieces_of(region, piece_log2))` bytes,
@@ -142,21 +148,19 @@ impl SlabMap {
         granule: Granule,
         piece_log2: u32,
         first_number: u32,
-        table: *mut u8,
+        (table, zeroed_from): (*mut u8, usize),
     ) -> Self {
-        let pieces = Self::pieces_of(region, piece_log2);
+        const { assert!(PieceKind::HEAP.0 == 0) };
+        let dirty = zeroed_from.min(Self::table_bytes(Self::pieces_of(region, piece_log2)));
+        // SAFETY: within the table (caller's promise).
+        unsafe { table.write_bytes(0, dirty) };
         let entries = table.cast::<PieceEntry>();
-        // SAFETY: the kinds lie behind the entries in the same table.
-        let kinds = unsafe { entries.add(pieces) }.cast::<AtomicU8>();
-        // SAFETY: they lie in the table (caller's promise); bytes are valid for the atomics.
-        unsafe { kinds.cast::<u8>().write_bytes(PieceKind::HEAP.0, pieces) };
         Self {
             origin: region.origin(1 << piece_log2),
             units: Self::units_of(region, piece_log2, granule),
             granule_shift: granule.shift(),
             piece_shift: piece_log2 - granule.shift(),
             first_number,
-            kinds,
             entries,
         }
     }
@@ -167,11 +171,56 @@ impl SlabMap {
     }
 
     /// The number of the slot at an address, if the address is a whole number of granules into
-    /// this map's region. One comparison: rotating puts misaligned low bits on top.
+    /// this map's region.
     #[inline(always)]
     pub(crate) fn number_of(&self, addr: usize) -> Option<u32> {
+        self.unit_of(addr).map(|unit| self.first_number.wrapping_add(unit))
+    }
+
+    /// Whether its window begins at 0, as the first region's does: a slot's number is its unit then.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first_number == 0
+    }
+
+    /// Which granule of this map's region an address is the start of. One comparison: rotating puts
+    /// misaligned low bits on top.
+    #[inline(always)]
+    pub(crate) fn unit_of(&self, addr: usize) -> Option<u32> {
         let unit = addr.wrapping_sub(self.origin.addr()).rotate_right(self.granule_shift);
-        (unit < self.units).then(|| self.first_number.wrapping_add(low_u32(unit)))
+        (unit < self.units).then(|| low_u32(unit))
+    }
+
+    /// Whether there is such a unit.
+    #[inline(always)]
+    pub(crate) fn is_unit(&self, number: u32) -> bool {
+        to_usize(number) < self.units
+    }
+
+    /// The address of a unit.
+    #[inline(always)]
+    pub(crate) fn address(&self, unit: u32) -> *mut u8 {
+        self.origin.wrapping_add(to_usize(unit) << self.granule_shift)
+    }
+
+    #[inline(always)]
+    fn entry_of(&self, unit: u32) -> &PieceEntry {
+        debug_assert!(self.is_unit(unit));
+        // SAFETY: type invariant; each unit of the map has a piece.
+        unsafe { &*self.entries.add(to_usize(unit >> self.piece_shift)) }
+    }
+
+    /// What the piece of a unit is.
+    #[inline(always)]
+    pub(crate) fn kind_at(&self, unit: u32) -> PieceKind {
+        PieceKind(self.entry_of(unit).kind.load(Relaxed))
+    }
+
+    /// The state bytes of the slab that a unit belongs to, and its offset there in granules. Garbage
+    /// unless its piece is a slab's, or was.
+    #[inline(always)]
+    pub(crate) fn slab_at(&self, unit: u32) -> (*mut u8, u32) {
+        let entry = self.entry_of(unit);
+        (entry.states.load(Relaxed), unit.wrapping_sub(entry.start.load(Relaxed)))
     }
 
     /// Whether a slot number is in this map's window.
@@ -186,37 +235,32 @@ impl SlabMap {
         number.wrapping_sub(self.first_number)
     }
 
-    #[inline(always)]
-    fn piece(&self, number: u32) -> usize {
-        to_usize(self.unit(number) >> self.piece_shift)
-    }
-
     /// The address of a slot.
     #[inline(always)]
     pub(crate) fn pointer(&self, number: u32) -> *mut u8 {
-        self.origin.wrapping_add(to_usize(self.unit(number)) << self.granule_shift)
+        self.address(self.unit(number))
     }
 
     /// What the piece of a slot is. The number must be in this map's window.
     #[inline(always)]
     pub(crate) fn kind(&self, number: u32) -> PieceKind {
-        // SAFETY: type invariant; the window has a piece for each of its numbers.
-        PieceKind(unsafe { &*self.kinds.add(self.piece(number)) }.load(Relaxed))
+        self.kind_at(self.unit(number))
     }
 
     #[inline(always)]
     fn entry(&self, number: u32) -> &PieceEntry {
-        // SAFETY: as in `kind`; the entries are never moved or freed while the pool lives.
-        unsafe { &*self.entries.add(self.piece(number)) }
+        self.entry_of(self.unit(number))
     }
 
     /// The state bytes of the slab that a slot belongs to, and the slot's offset in it in granules.
-    /// Garbage unless its piece is a slab's, or was.
     #[inline(always)]
     pub(crate) fn slab(&self, number: u32) -> (*mut u8, u32) {
-        let entry = self.entry(number);
-        let offset = self.unit(number).wrapping_sub(entry.start.load(Relaxed));
-        (entry.states.load(Relaxed), offset)
+        self.slab_at(self.unit(number))
+    }
+
+    /// Looks up slots one after the other.
+    pub(crate) fn scan(&self) -> SlotScan {
+        SlotScan { map: *self, unit: u32::MAX, kind: PieceKind::HEAP, start: 0, states: null_mut() }
     }
 
     /// Records a slab of `pieces` pieces whose first slot has this number. The caller holds the
@@ -235,8 +279,7 @@ impl SlabMap {
     /// stale pointer without the lock may be about to look there. The caller holds the lock.
     pub(crate) fn set_kind(&self, number: u32, pieces: u32, kind: PieceKind) {
         for number in self.piece_run(number, pieces) {
-            // SAFETY: type invariant, as in `kind`.
-            unsafe { &*self.kinds.add(self.piece(number)) }.store(kind.0, Relaxed);
+            self.entry(number).kind.store(kind.0, Relaxed);
         }
     }
 
@@ -270,20 +313,48 @@ impl SlabMap {
     }
 }
 
+/// A map that is asked about many slots: of those that lie in one piece it looks up the first.
+pub(crate) struct SlotScan {
+    map: SlabMap,
+    /// A unit of the piece that was looked up last.
+    unit: u32,
+    kind: PieceKind,
+    start: u32,
+    states: *mut u8,
+}
+
+impl SlotScan {
+    /// What the piece of a slot is, the state bytes of its slab, and its offset there in granules.
+    /// The number must be in the map's window.
+    #[inline(always)]
+    pub(crate) fn slab(&mut self, number: u32) -> (PieceKind, *mut u8, u32) {
+        let unit = self.map.unit(number);
+        if (unit ^ self.unit) >> self.map.piece_shift != 0 {
+            let entry = self.map.entry(number);
+            self.unit = unit;
+            self.kind = PieceKind(entry.kind.load(Relaxed));
+            self.start = entry.start.load(Relaxed);
+            self.states = entry.states.load(Relaxed);
+        }
+        (self.kind, self.states, unit.wrapping_sub(self.start))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn reciprocals_divide_exactly_within_their_cover() {
-        for stride in (1..300u32).chain([511, 512, 513, 4096, 20_000]) {
+    fn reciprocals_divide_multiples_and_nothing_else() {
+        for stride in (1..300u32).chain([511, 512, 513, 4096, 20_000, 32_768]) {
             let reciprocal = Reciprocal::of(stride);
-            let offsets = (1u32 << 16).min((1 << 30) / stride);
-            assert!(Reciprocal::covers(stride, offsets));
-            for offset in 0..offsets {
-                assert_eq!(reciprocal.divide(offset), offset / stride, "{offset} / {stride}");
-                let exact = (offset % stride == 0).then_some(offset / stride);
-                assert_eq!(reciprocal.divide_exactly(offset), exact, "{offset} / {stride}");
+            for offset in (0..1 << 16).chain(u32::MAX - (1 << 10)..=u32::MAX) {
+                let quotient = reciprocal.divide(offset);
+                if offset % stride == 0 {
+                    assert_eq!(quotient, offset / stride, "{offset} / {stride}");
+                } else {
+                    assert!(quotient > u32::MAX / stride, "{offset} / {stride}");
+                }
             }
         }
     }

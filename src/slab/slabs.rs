@@ -219,7 +219,10 @@ impl Slabs {
         let class = map.kind(number).as_class().map(ClassId).ok_or(not_a_block)?;
         let shape = self.class(class).ok_or(FreeError::Corrupted { addr })?.shape;
         let (states, offset) = map.slab(number);
-        let index = shape.reciprocal.divide_exactly(offset).ok_or(not_a_block)?;
+        let index = shape.reciprocal.divide(offset);
+        if index >= shape.slots {
+            return Err(not_a_block);
+        }
         let state = Slab::of_states(states).state(index).load();
         Ok(Some(Slot { class, number, state }))
     }

@@ -75,6 +75,9 @@ pub(crate) struct Store {
     first: *mut RegionEntry,
     /// `log2` of the piece size, once there are maps.
     piece_log2: Option<u32>,
+    /// What the heap has not lent yet is as the system gave it: zero, but for the links of the free
+    /// block that it lies in.
+    zeroed: bool,
 }
 
 // SAFETY: the pointers lead into regions, which are not tied to a thread.
@@ -83,13 +86,18 @@ unsafe impl Send for Store {}
 impl Store {
     /// A store without memory.
     pub(crate) const fn empty() -> Self {
-        Self { heap: Heap::empty(), first: null_mut(), piece_log2: None }
+        Self { heap: Heap::empty(), first: null_mut(), piece_log2: None, zeroed: false }
     }
 
-    /// A store over its first region. `key` goes into the heap's checksums.
-    pub(crate) fn new(region: Region, granule: Granule, key: usize) -> Result<Self, ConfigError> {
+    /// A store over its first region, which is `zeroed` or not. `key` goes into the heap's checksums.
+    pub(crate) fn new(
+        region: Region,
+        zeroed: bool,
+        granule: Granule,
+        key: usize,
+    ) -> Result<Self, ConfigError> {
         let heap = Heap::new(region, granule, key)?;
-        let mut store = Self { heap, first: null_mut(), piece_log2: None };
+        let mut store = Self { heap, first: null_mut(), piece_log2: None, zeroed };
         let first_tag = store.heap.region_start(&region);
         store.first = store.new_entry(region, first_tag)?;
         if store.heap.largest_free() == 0 {
@@ -116,6 +124,7 @@ impl Store {
         if region.len() < room_for_entry + map_bytes {
             return Err(too_small);
         }
+        self.zeroed = false;
         self.heap.add_region(region, region.start())?;
         let entry = self.new_entry(region, first_tag)?;
         if let Some(piece_log2) = self.piece_log2 {
@@ -208,8 +217,11 @@ impl Store {
         let bytes = SlabMap::table_bytes(SlabMap::pieces_of(region, piece_log2));
         let table = self.heap.alloc(bytes, 1, Owner::Pool).ok().flatten();
         let table = table.ok_or(ConfigError::OutOfMemory)?;
+        let dirty = if self.zeroed { 2 * WORD } else { bytes };
         // SAFETY: the heap gave that many bytes, aligned to words, and nobody else has them.
-        Ok(unsafe { SlabMap::new(region, self.granule(), piece_log2, first_number, table) })
+        Ok(unsafe {
+            SlabMap::new(region, self.granule(), piece_log2, first_number, (table, dirty))
+        })
     }
 
     /// The heap, for what needs no region.
@@ -304,6 +316,7 @@ impl Store {
     ) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.zeroed = false;
         if let Some(roused) = self.heap.free(region.at(addr), &region, Owner::Caller, accept)? {
             self.settle(roused);
         }
@@ -314,6 +327,7 @@ impl Store {
     /// find.
     pub(crate) fn free_own(&mut self, payload: *mut u8) {
         let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) else { return };
+        self.zeroed = false;
         if let Ok(Some(roused)) = self.heap.free(payload, &region, Owner::Pool, |_| ()) {
             self.settle(roused);
         }
@@ -327,6 +341,7 @@ impl Store {
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.zeroed = false;
         if let Some(roused) = self.heap.rouse_above(region.at(addr), &region) {
             self.settle(roused);
         }
@@ -342,6 +357,7 @@ impl Store {
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.zeroed = false;
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
@@ -400,6 +416,7 @@ impl Store {
         let (region, map) = (entry.region, entry.map);
         let below = map.is_slab(start - 1);
         let above = map.is_slab(start + span.len);
+        self.zeroed = false;
         self.heap.put_span(span, below, above, &region)
     }
 }

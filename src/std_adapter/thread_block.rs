@@ -54,8 +54,10 @@ impl ThreadBlock {
     /// The thread's cache of a pool, if that pool was the last one used.
     #[inline(always)]
     pub(super) fn current(&self, pool: u64) -> Option<NonNull<CacheCore>> {
+        debug_assert_ne!(pool, NOTHING.pool);
         let known = self.current.get();
-        if known.pool == pool { NonNull::new(known.cache) } else { None }
+        // SAFETY: only `NOTHING`, whose number no pool has, is without a cache.
+        (known.pool == pool).then(|| unsafe { NonNull::new_unchecked(known.cache) })
     }
 
     /// The thread's cache of a pool used before, which becomes the current one.
