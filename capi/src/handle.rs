@@ -133,8 +133,15 @@ impl memory_pool {
     /// The pool of a handle, if it is one for several threads.
     #[inline(always)]
     pub(crate) fn shared_of<'a>(handle: *const Self) -> Option<&'a Shared> {
-        // SAFETY: as in `of`; with this magic number the pool is of this kind.
-        unsafe { (!handle.is_null() && (*handle).magic == SHARED).then(|| &*(*handle).pool.shared) }
+        if handle.is_null() {
+            return None;
+        }
+        // SAFETY: as in `of`, for a handle at any address; with this magic number the pool is of
+        // this kind.
+        unsafe {
+            let magic = (&raw const (*handle).magic).read_unaligned();
+            (magic == SHARED).then(|| &*(*handle).pool.shared)
+        }
     }
 
     /// The pool.
