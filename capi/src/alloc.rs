@@ -24,7 +24,7 @@ pub(crate) fn layout(size: usize, align: usize) -> Result<Layout, Failure> {
     if !align.is_power_of_two() {
         return Err(POOL_ERROR_INVALID_ALIGNMENT.into());
     }
-    Ok(Layout::from_size_align(slot_size(size)?, align).map_err(|_| POOL_ERROR_INVALID_SIZE)?)
+    Ok(Layout::from_size_align(slot_size(size), align).map_err(|_| POOL_ERROR_INVALID_SIZE)?)
 }
 
 impl memory_pool {
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn memory_pool_realloc(
 #[unsafe(no_mangle)]
 pub extern "C" fn memory_pool_alloc_fixed(pool: *mut memory_pool_t, size: usize) -> *mut c_void {
     call(pool, null_mut(), |pool| {
-        let wanted = slot_size(size)?;
+        let wanted = slot_size(size);
         let slot = on_pool!(pool, pool => pool.alloc_slot(wanted))?;
         Ok(pool.handed_out(slot, size, 0))
     })
@@ -196,6 +196,7 @@ pub unsafe extern "C" fn memory_pool_usable_size(
         let Some(block) = NonNull::new(ptr.cast_mut().cast::<u8>()) else { return Ok(0) };
         // SAFETY: the caller's promise.
         let usable = unsafe { on_pool!(pool, pool => pool.usable_size(block)) }?;
+        valgrind::measured(block.addr().get(), usable - RED_ZONE);
         Ok(usable - RED_ZONE)
     })
 }

@@ -124,7 +124,7 @@ impl pool_config {
         for index in 0..self.num_size_classes {
             // SAFETY: the caller's promise.
             let size = unsafe { self.size_class_sizes.add(index).read() };
-            config = config.size_class(SizeClass::new(slot_size(size)?));
+            config = config.size_class(SizeClass::new(slot_size(size)));
         }
         Ok(config)
     }
@@ -170,8 +170,8 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
 }
 
 /// The size that slots for objects of `size` bytes must have.
-pub(crate) fn slot_size(size: usize) -> Result<usize, Failure> {
-    // Zero stays zero, for the pool to refuse.
+pub(crate) fn slot_size(size: usize) -> usize {
+    // What is zero or too large stays so, for the pool to refuse.
     let red_zone = if size == 0 { 0 } else { RED_ZONE };
-    Ok(size.checked_add(red_zone).ok_or(POOL_ERROR_INVALID_SIZE)?)
+    size.saturating_add(red_zone)
 }

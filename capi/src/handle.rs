@@ -11,7 +11,7 @@ use core::{
 use std::panic::catch_unwind;
 
 use libmempool::{NoLock, PinnedPool, Pool, PthreadMutex};
-use libmempool_std::valgrind::{self, Quiet};
+use libmempool_std::valgrind::{self, InStep, Quiet};
 
 use crate::{
     error::{
@@ -133,8 +133,15 @@ impl memory_pool {
     /// The pool of a handle, if it is one for several threads.
     #[inline(always)]
     pub(crate) fn shared_of<'a>(handle: *const Self) -> Option<&'a Shared> {
-        // SAFETY: as in `of`; with this magic number the pool is of this kind.
-        unsafe { (!handle.is_null() && (*handle).magic == SHARED).then(|| &*(*handle).pool.shared) }
+        if handle.is_null() {
+            return None;
+        }
+        // SAFETY: as in `of`, for a handle at any address; with this magic number the pool is of
+        // this kind.
+        unsafe {
+            let magic = (&raw const (*handle).magic).read_unaligned();
+            (magic == SHARED).then(|| &*(*handle).pool.shared)
+        }
     }
 
     /// The pool.
@@ -268,5 +275,6 @@ pub(crate) fn call_without_pool<R>(failed: R, work: impl FnOnce() -> Result<R, F
 #[inline(always)]
 fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     let _quiet = Quiet::new();
+    let _in_step = InStep::new();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(POOL_ERROR_INTERNAL.into()))
 }

@@ -15,7 +15,8 @@ use crate::{
     error::{
         Failure,
         pool_error::{
-            self, POOL_ERROR_INVALID_HANDLE, POOL_ERROR_NULL_POINTER, POOL_ERROR_UNKNOWN_CLASS,
+            self, POOL_ERROR_INVALID_HANDLE, POOL_ERROR_INVALID_SIZE, POOL_ERROR_NULL_POINTER,
+            POOL_ERROR_UNKNOWN_CLASS,
         },
         set_last_error,
     },
@@ -104,6 +105,12 @@ fn local_call<R>(
 fn class_of(class_id: c_int) -> Result<ClassId, Failure> {
     let number = u8::try_from(class_id).map_err(|_| POOL_ERROR_UNKNOWN_CLASS)?;
     Ok(ClassId::new(number))
+}
+
+/// Where an array of `n` pointers is, which no memory can hold above a bound.
+fn array(objs: *mut *mut c_void, n: usize) -> Result<NonNull<*mut c_void>, Failure> {
+    Layout::array::<*mut c_void>(n).map_err(|_| POOL_ERROR_INVALID_SIZE)?;
+    Ok(NonNull::new(objs).ok_or(POOL_ERROR_NULL_POINTER)?)
 }
 
 /// See the header.
@@ -211,7 +218,7 @@ pub unsafe extern "C" fn memory_pool_local_alloc_bulk(
         if n == 0 {
             return Ok(0);
         }
-        let objs = NonNull::new(objs).ok_or(POOL_ERROR_NULL_POINTER)?;
+        let objs = array(objs, n)?;
         // SAFETY: the caller's promise. What lies there is written before it is read.
         let objs = unsafe { NonNull::slice_from_raw_parts(objs.cast::<NonNull<u8>>(), n).as_mut() };
         on_cache!(cache, cache => cache.alloc_bulk(class, objs))?;
@@ -241,7 +248,7 @@ pub unsafe extern "C" fn memory_pool_local_free_bulk(
         if n == 0 {
             return Ok(true);
         }
-        let objs = NonNull::new(objs.cast_mut()).ok_or(POOL_ERROR_NULL_POINTER)?;
+        let objs = array(objs.cast_mut(), n)?;
         // SAFETY: the caller's promise; null is a value of this type.
         let objs = unsafe {
             NonNull::slice_from_raw_parts(objs.cast::<Option<NonNull<u8>>>(), n).as_ref()

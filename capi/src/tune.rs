@@ -60,7 +60,7 @@ pub extern "C" fn memory_pool_add_size_class(
     count: usize,
 ) -> c_int {
     class_call(pool, |pool| {
-        let class = SizeClass::new(slot_size(size)?).reserve(count);
+        let class = SizeClass::new(slot_size(size)).reserve(count);
         Ok(on_base!(pool, pool => pool.add_size_class(class))?)
     })
 }
@@ -69,7 +69,7 @@ pub extern "C" fn memory_pool_add_size_class(
 #[unsafe(no_mangle)]
 pub extern "C" fn memory_pool_class_of(pool: *mut memory_pool_t, size: usize) -> c_int {
     class_call(pool, |pool| {
-        let size = slot_size(size)?;
+        let size = slot_size(size);
         Ok(on_base!(pool, pool => pool.class_of(size))?)
     })
 }

@@ -5,7 +5,13 @@
 
 #![allow(unsafe_code)] // reason: the request is a sequence of instructions
 
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{
+        AtomicI32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 /// Whether memcheck can be told anything.
 pub const ENABLED: bool = cfg!(all(feature = "valgrind", target_arch = "x86_64"));
@@ -14,7 +20,6 @@ const CREATE_POOL: usize = 0x1303;
 const DESTROY_POOL: usize = 0x1304;
 const POOL_ALLOC: usize = 0x1305;
 const POOL_FREE: usize = 0x1306;
-const POOL_CHANGE: usize = 0x1309;
 const CHANGE_ERROR_DISABLEMENT: usize = 0x1801;
 const MEMCHECK: usize = (b'M' as usize) << 24 | (b'C' as usize) << 16;
 const MAKE_NO_ACCESS: usize = MEMCHECK;
@@ -73,6 +78,56 @@ impl Drop for Quiet {
     }
 }
 
+/// Held while a pool changes and memcheck is told so: otherwise another thread might get a block
+/// between its free and the word about it. Not to be nested.
+#[must_use]
+pub struct InStep(());
+
+/// The process that a thread holds it in, or 0. What a child inherits from another thread is not its
+/// own, and may be overwritten.
+static HOLDER: AtomicI32 = AtomicI32::new(0);
+
+impl InStep {
+    /// Waits until no other thread has it.
+    #[inline(always)]
+    pub fn new() -> Self {
+        if ENABLED {
+            Self::take();
+        }
+        Self(())
+    }
+
+    fn take() {
+        // SAFETY: the call has no conditions.
+        let process = unsafe { libc::getpid() };
+        loop {
+            let holder = HOLDER.load(Relaxed);
+            if holder != process
+                && HOLDER.compare_exchange(holder, process, Acquire, Relaxed).is_ok()
+            {
+                return;
+            }
+            // SAFETY: as above.
+            unsafe { libc::sched_yield() };
+        }
+    }
+}
+
+impl Default for InStep {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for InStep {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if ENABLED {
+            HOLDER.store(0, Release);
+        }
+    }
+}
+
 /// There is a pool, told from others by an address, whose memory nobody may touch before it has
 /// been allocated.
 #[inline(always)]
@@ -104,6 +159,12 @@ pub fn freed(pool: usize, block: usize) {
 /// A block changed its size or place; the first bytes have known contents.
 #[inline(always)]
 pub fn moved(pool: usize, from: usize, to: usize, bytes: usize, defined: usize) {
-    request(POOL_CHANGE, [pool, from, to, bytes]);
-    request(MAKE_DEFINED, [to, defined, 0, 0]);
+    freed(pool, from);
+    allocated(pool, to, bytes, defined);
+}
+
+/// Whoever has a block learned how large it really is, and may use all of it.
+#[inline(always)]
+pub fn measured(block: usize, bytes: usize) {
+    request(MAKE_DEFINED, [block, bytes, 0, 0]);
 }

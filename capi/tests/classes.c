@@ -1,0 +1,100 @@
+/* Size classes that a program adds: ids, reserves, and which class serves which size. */
+#include "check.h"
+
+enum { RESERVE = 100 };
+
+static void ids(memory_pool_t *pool)
+{
+    int known = (int)check_stats(pool).num_size_classes;
+    CHECK(memory_pool_add_size_class(pool, 1504, 10) == known);
+    CHECK(memory_pool_add_size_class(pool, 9000, 1) == known + 1);
+    CHECK(check_stats(pool).num_size_classes == (size_t)known + 2);
+    CHECK(memory_pool_class_of(pool, 1504) == known);
+    void *slot = memory_pool_alloc_fixed(pool, 1504);
+    CHECK(slot != NULL && memory_pool_usable_size(pool, slot) >= 1504);
+    CHECK(memory_pool_free_fixed(pool, slot));
+}
+
+static void room_for_sixteen(memory_pool_t *pool)
+{
+    for (size_t i = 1; i <= MAX_SIZE_CLASSES; i++) {
+        CHECK(memory_pool_add_size_class(pool, 100 * i, 1) >= 0);
+    }
+}
+
+/* Slots that are set aside are there when all else is taken. */
+static void reserves(memory_pool_t *pool)
+{
+    CHECK(memory_pool_add_size_class(pool, 1536, RESERVE) >= 0);
+    int id = memory_pool_class_of(pool, 1536);
+    while (memory_pool_alloc(pool, 8000) != NULL) {
+    }
+    while (memory_pool_alloc(pool, 64) != NULL) {
+    }
+    memory_pool_local_t *local = memory_pool_local_create(pool);
+    void *slots[RESERVE];
+    if (local != NULL) {
+        CHECK(memory_pool_local_alloc_bulk(local, id, slots, RESERVE) == RESERVE);
+        CHECK(memory_pool_local_free_bulk(local, id, slots, RESERVE) == RESERVE);
+        memory_pool_local_destroy(local);
+    }
+    for (int i = 0; i < RESERVE; i++) {
+        slots[i] = memory_pool_alloc_fixed(pool, 1536);
+        CHECK(slots[i] != NULL);
+    }
+    for (int i = 0; i < RESERVE; i++) {
+        CHECK(memory_pool_free_fixed(pool, slots[i]));
+    }
+    CHECK(memory_pool_reset(pool));
+}
+
+static void serve_smaller_sizes(memory_pool_t *pool)
+{
+    if (check_stats(pool).num_size_classes > 0) {
+        return;
+    }
+    CHECK_FAILS(memory_pool_alloc_fixed(pool, 100), POOL_ERROR_UNKNOWN_CLASS);
+    CHECK(memory_pool_add_size_class(pool, 256, 10) == 0);
+    for (size_t size = 1; size <= 256; size++) {
+        CHECK(memory_pool_class_of(pool, size) == 0);
+        void *slot = memory_pool_alloc_fixed(pool, size);
+        CHECK(slot != NULL);
+        CHECK(memory_pool_free_fixed(pool, slot));
+    }
+    CHECK_NEGATIVE(memory_pool_class_of(pool, 256 + DEFAULT_ALIGNMENT), POOL_ERROR_UNKNOWN_CLASS);
+    CHECK_FAILS(memory_pool_alloc_fixed(pool, 256 + DEFAULT_ALIGNMENT), POOL_ERROR_UNKNOWN_CLASS);
+}
+
+static void refused_classes_leave_no_trace(memory_pool_t *pool)
+{
+    pool_stats_t before = check_stats(pool);
+    CHECK_NEGATIVE(memory_pool_add_size_class(pool, 2048, 100000), POOL_ERROR_RESERVE_TOO_LARGE);
+    CHECK_NEGATIVE(memory_pool_add_size_class(pool, 2 * MIB, 1), POOL_ERROR_INVALID_CLASS_SIZE);
+    pool_stats_t after = check_stats(pool);
+    CHECK(after.num_size_classes == before.num_size_classes);
+    CHECK(after.live_bytes == before.live_bytes);
+    CHECK(memory_pool_validate(pool));
+}
+
+static void survive_a_reset(memory_pool_t *pool)
+{
+    int id = memory_pool_add_size_class(pool, 1536, 10);
+    CHECK(id >= 0);
+    CHECK(memory_pool_alloc_fixed(pool, 1536) != NULL);
+    CHECK(memory_pool_reset(pool));
+    CHECK(memory_pool_class_of(pool, 1536) == id);
+    void *slot = memory_pool_alloc_fixed(pool, 1536);
+    CHECK(slot != NULL);
+    CHECK(memory_pool_free_fixed(pool, slot));
+}
+
+int main(void)
+{
+    RUN_ON_EACH_POOL(ids);
+    RUN_ON_EACH_POOL(room_for_sixteen);
+    RUN_ON_EACH_POOL(reserves);
+    RUN_ON_EACH_POOL(serve_smaller_sizes);
+    RUN_ON_EACH_POOL(refused_classes_leave_no_trace);
+    RUN_ON_EACH_POOL(survive_a_reset);
+    return 0;
+}

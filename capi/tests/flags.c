@@ -1,0 +1,70 @@
+/* Zeroing and poisoning. It reads memory after its free. */
+#include "check.h"
+
+static memory_pool_t *pool_with(uint32_t flags, bool classes)
+{
+    pool_config_t config;
+    memset(&config, 0, sizeof config);
+    config.pool_size = MIB;
+    config.flags = flags;
+    config.enable_size_classes = classes;
+    config.thread_safe = classes;
+    memory_pool_t *pool = memory_pool_create_with_config(&config);
+    CHECK(pool != NULL);
+    return pool;
+}
+
+static const size_t sizes[] = {64, 100, 1500, 5000, 100000};
+#define SIZES (sizeof sizes / sizeof *sizes)
+
+static void zero_on_alloc(void)
+{
+    for (int classes = 0; classes < 2; classes++) {
+        memory_pool_t *pool = pool_with(POOL_ZERO_ON_ALLOC, classes);
+        for (size_t i = 0; i < 4 * SIZES; i++) {
+            size_t size = sizes[i % SIZES];
+            void *block = memory_pool_alloc(pool, size);
+            CHECK(check_all(block, size, 0));
+            memset(block, 0xAA, size);
+            CHECK(memory_pool_free(pool, block));
+        }
+        memory_pool_destroy(pool);
+    }
+}
+
+/* The free heap keeps its links and a footer within the block. */
+static void contents_after_free(uint32_t flags, unsigned char value)
+{
+    for (int classes = 0; classes < 2; classes++) {
+        memory_pool_t *pool = pool_with(flags, classes);
+        for (size_t i = 0; i < SIZES; i++) {
+            unsigned char *block = memory_pool_alloc(pool, sizes[i]);
+            void *above = memory_pool_alloc(pool, sizes[i]);
+            memset(block, 0xAA, sizes[i]);
+            CHECK(memory_pool_free(pool, block));
+            CHECK(check_all(block + 16, sizes[i] - 32, value));
+            CHECK(memory_pool_free(pool, above));
+        }
+        CHECK(memory_pool_validate(pool));
+        memory_pool_destroy(pool);
+    }
+}
+
+static void zero_on_free(void)
+{
+    contents_after_free(POOL_ZERO_ON_FREE, 0);
+}
+
+static void poison(void)
+{
+    contents_after_free(POOL_POISON, 0xDF);
+    contents_after_free(POOL_POISON | POOL_ZERO_ON_ALLOC, 0xDF);
+}
+
+int main(void)
+{
+    RUN(zero_on_alloc);
+    RUN(zero_on_free);
+    RUN(poison);
+    return 0;
+}
