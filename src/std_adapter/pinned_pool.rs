@@ -473,6 +473,15 @@ where
         }
     }
 
+    fn forget_caches_but_of(&self, thread: u64) {
+        let mine = self.entry_of(thread).unwrap_or(null_mut());
+        if !mine.is_null() {
+            // SAFETY: entries in the list are whole.
+            unsafe { (*mine).next = null_mut() };
+        }
+        self.entries.set(mine);
+    }
+
     fn lock(&self) {
         self.pool.raw_lock().lock();
     }

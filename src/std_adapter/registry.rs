@@ -8,7 +8,7 @@
 use core::{cell::Cell, ffi::c_void, ptr::NonNull};
 
 use libmempool_std::{PthreadMutex, ThreadExit, at_fork, valgrind::Quiet};
-use lock_api::Mutex;
+use lock_api::{Mutex, MutexGuard};
 
 use super::thread_block::{ThreadBlock, thread_block};
 
@@ -22,6 +22,10 @@ pub(super) unsafe trait Member {
 
     /// Gives back what the cache of a thread holds, and the cache itself.
     fn close_cache_of(&self, thread: u64);
+
+    /// Forgets the caches of all threads but this one, which were copied half-way through whatever
+    /// their owners did: nobody touches them any more.
+    fn forget_caches_but_of(&self, thread: u64);
 
     /// Takes the pool's lock.
     fn lock(&self);
@@ -72,7 +76,8 @@ impl Registry {
         if !self.forks_handled {
             // SAFETY: the handlers only take and let go locks. If there is no memory for them, a
             // fork at a bad moment finds a pool locked.
-            self.forks_handled = unsafe { at_fork(before_fork, after_fork, after_fork) }.is_ok();
+            self.forks_handled =
+                unsafe { at_fork(before_fork, after_fork, after_fork_in_child) }.is_ok();
         }
         if let Some(first) = self.first {
             // SAFETY: the type's invariant.
@@ -134,11 +139,26 @@ unsafe extern "C" fn before_fork() {
 }
 
 unsafe extern "C" fn after_fork() {
+    unlock_all(held_since_before_fork());
+}
+
+unsafe extern "C" fn after_fork_in_child() {
+    let registry = held_since_before_fork();
+    let thread = thread_block().number();
+    registry.members().for_each(|member| member.forget_caches_but_of(thread));
+    unlock_all(registry);
+}
+
+/// The registry, for the handlers that run after a fork.
+fn held_since_before_fork() -> MutexGuard<'static, PthreadMutex, Registry> {
     // SAFETY: this thread has had the lock since `before_fork`, in the child too, where it is the
     // only one.
-    let registry = unsafe { REGISTRY.make_guard_unchecked() };
+    unsafe { REGISTRY.make_guard_unchecked() }
+}
+
+fn unlock_all(registry: MutexGuard<'static, PthreadMutex, Registry>) {
     for member in registry.members() {
-        // SAFETY: as above, and nobody joined or left in between.
+        // SAFETY: this thread took it in `before_fork`, and nobody joined or left in between.
         unsafe { member.unlock() };
     }
 }
