@@ -108,6 +108,11 @@ static void use_with_threads(void)
         CHECK(pthread_join(threads[i], NULL) == 0);
     }
     CHECK(memory_pool_validate(shared));
+    /* What threads of the parent had in hand, and half-done, goes too. */
+    CHECK(memory_pool_reset(shared));
+    CHECK(check_stats(shared).live_objects == 0);
+    use(7);
+    CHECK(memory_pool_validate(shared));
 }
 
 static void make_a_grandchild(void)

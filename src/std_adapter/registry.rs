@@ -139,14 +139,15 @@ unsafe extern "C" fn before_fork() {
 }
 
 unsafe extern "C" fn after_fork() {
-    unlock_all(held_since_before_fork());
+    unlock_all(&held_since_before_fork());
 }
 
 unsafe extern "C" fn after_fork_in_child() {
+    let _quiet = Quiet::new();
     let registry = held_since_before_fork();
     let thread = thread_block().number();
     registry.members().for_each(|member| member.forget_caches_but_of(thread));
-    unlock_all(registry);
+    unlock_all(&registry);
 }
 
 /// The registry, for the handlers that run after a fork.
@@ -156,7 +157,8 @@ fn held_since_before_fork() -> MutexGuard<'static, PthreadMutex, Registry> {
     unsafe { REGISTRY.make_guard_unchecked() }
 }
 
-fn unlock_all(registry: MutexGuard<'static, PthreadMutex, Registry>) {
+/// Lets all pools' locks go; the registry's follows with its guard.
+fn unlock_all(registry: &Registry) {
     for member in registry.members() {
         // SAFETY: this thread took it in `before_fork`, and nobody joined or left in between.
         unsafe { member.unlock() };
