@@ -83,6 +83,12 @@ impl Engine {
         &self.slabs.store
     }
 
+    /// Whether blocks of the heap are all there is, without flags.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.slabs.classes().is_empty() && self.flags.is_empty()
+    }
+
     pub(crate) fn depots(&self) -> &[Depot] {
         &self.depots
     }

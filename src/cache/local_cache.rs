@@ -536,10 +536,16 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some(slot) = self.class_for(layout).and_then(|(id, _)| self.pop_any(id)) {
+        let class = self.class_for(layout).map(|(id, _)| id);
+        if let Some(slot) = class.and_then(|id| self.pop_any(id)) {
             return Ok(slot);
         }
         engine.with(|engine| {
+            if engine.is_plain()
+                && let Ok(block) = engine.alloc_block(layout, Owner::Caller)
+            {
+                return Ok(block);
+            }
             let block = self.ready(layout, engine).or_else(|error| {
                 // Not for what all regions together could not hold.
                 if layout.size() > engine.store().region_bytes() {
@@ -926,6 +932,9 @@ fn counted<R>(
 fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
     if engine.store().first_region().is_none() {
         return Err(FreeError::NotInitialised);
+    }
+    if engine.slabs.classes().is_empty() && engine.store().region_of(addr).is_some() {
+        return Ok(None);
     }
     let slot = engine.slabs.slot_at(addr)?;
     match slot.map(|slot| SlotState::from_byte(slot.state)) {

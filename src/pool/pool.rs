@@ -407,13 +407,14 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     }
 
     /// Returns to the heap what the pool keeps ready: magazines in the depots and the shared
-    /// cache, and slabs without a live slot beyond the reserves. Returns the bytes that the heap
-    /// got. O(slots that were cached), under the lock.
+    /// cache, and slabs without a live slot beyond the reserves; and merges the freed blocks that rest.
+    /// Returns the bytes that the heap got. O(slots that were cached), under the lock.
     pub fn defragment(&self) -> usize {
         self.shared(|cache, engine| {
             let before = engine.store().heap().counters().free_bytes;
             cache.close(engine);
             engine.reclaim();
+            engine.slabs.store.settle_all();
             engine.store().heap().counters().free_bytes.saturating_sub(before)
         })
     }

@@ -11,7 +11,10 @@
 
 use core::{
     ptr::null_mut,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicPtr, AtomicU8, AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use crate::{
@@ -212,7 +215,7 @@ impl SlabMap {
     /// What the piece of a unit is.
     #[inline(always)]
     pub(crate) fn kind_at(&self, unit: u32) -> PieceKind {
-        PieceKind(self.entry_of(unit).kind.load(Relaxed))
+        PieceKind(self.entry_of(unit).kind.load(Acquire))
     }
 
     /// The state bytes of the slab that a unit belongs to, and its offset there in granules. Garbage
@@ -279,7 +282,7 @@ impl SlabMap {
     /// stale pointer without the lock may be about to look there. The caller holds the lock.
     pub(crate) fn set_kind(&self, number: u32, pieces: u32, kind: PieceKind) {
         for number in self.piece_run(number, pieces) {
-            self.entry(number).kind.store(kind.0, Relaxed);
+            self.entry(number).kind.store(kind.0, Release);
         }
     }
 
@@ -331,7 +334,7 @@ impl Scan<'_> {
         if piece != self.piece {
             let entry = self.map.entry_of(unit);
             self.piece = piece;
-            self.kind = PieceKind(entry.kind.load(Relaxed));
+            self.kind = PieceKind(entry.kind.load(Acquire));
             self.start = entry.start.load(Relaxed);
             self.states = entry.states.load(Relaxed);
         }
