@@ -541,10 +541,10 @@ impl CacheCore {
             return Ok(slot);
         }
         engine.with(|engine| {
-            if engine.is_plain()
-                && let Ok(block) = engine.alloc_block(layout, Owner::Caller)
-            {
-                return Ok(block);
+            if engine.is_plain() {
+                // Nothing is kept ready that could be reclaimed.
+                let block = engine.alloc_block(layout, Owner::Caller);
+                return block.map_err(|error| engine.refuse(error));
             }
             let block = self.ready(layout, engine).or_else(|error| {
                 // Not for what all regions together could not hold.
