@@ -659,6 +659,10 @@ impl CacheCore {
         out: &mut [NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
+        if let [only] = out {
+            *only = self.alloc_fixed(id, engine)?;
+            return Ok(());
+        }
         let mut filled = 0;
         while filled < out.len() {
             filled += self.pop_into(id, &mut out[filled..]);
@@ -710,6 +714,10 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
+        if let [only] = *pointers {
+            let freed = self.free(only, Some(id), engine);
+            return freed.map_err(|error| BulkFreeError { freed: 0, error });
+        }
         if let Some(class) = self.class(id) {
             class.make_room_for(pointers.len());
         }
