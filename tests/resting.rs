@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Memory, Rng, UsableSize, bytes};
-use libmempool::{CorruptionKind, FreeError, MapKind, NoLock, Pool, ReallocError};
+use libmempool::{AllocError, CorruptionKind, FreeError, MapKind, NoLock, Pool, ReallocError};
 
 const REGION: usize = 1 << 20;
 const WORD: usize = size_of::<usize>();
@@ -132,6 +132,8 @@ fn damage_while_it_rests() {
         unsafe { tag.write(tag.read() ^ 1 << bit) };
         let damage = pool.validate().unwrap_err();
         assert_eq!((damage.addr, damage.kind), (tag.addr(), CorruptionKind::BlockTag), "bit {bit}");
+        // The request that comes by it says so, once.
+        assert_eq!(pool.alloc(bytes(100)), Err(AllocError::Corrupted { addr: tag.addr() }));
         let elsewhere = pool.alloc(bytes(100)).unwrap();
         assert!(elsewhere > third && pool.stats().damaged_blocks == 1);
         // What lies above it is free to go; what lies below finds the damage.

@@ -20,7 +20,11 @@ const LOOK_AT_MOST: usize = 4;
 /// Regions below this size have no resting blocks: the places for them would take too much.
 const MIN_RESTING_REGION: usize = WORD << 14;
 
-/// Rows of bins that have places for resting blocks: sizes up to 32 KiB at the smallest granule.
+/// The part of the largest region that may rest: what rests is missing when memory is short, and
+/// splits what would be whole.
+const RESTING_SHARE: usize = 1024;
+
+/// Rows of bins that have places for resting blocks: sizes up to 8 KiB at the smallest granule.
 const RESTING_ROWS: usize = 5;
 
 /// The table's dimensions.
@@ -33,6 +37,8 @@ pub(crate) struct Shape {
     last: usize,
     /// Bins, from the smallest on, that have a place for a resting block.
     resting: usize,
+    /// Bytes that may rest.
+    resting_bytes: usize,
 }
 
 impl Shape {
@@ -50,7 +56,8 @@ impl Shape {
         let bins = rows << row_shift;
         let resting_rows = if max_bytes < MIN_RESTING_REGION { 0 } else { rows.min(RESTING_ROWS) };
         let resting = resting_rows << row_shift;
-        Self { granule, row_shift, rows, last: bins - 1, resting }
+        let resting_bytes = max_bytes / RESTING_SHARE;
+        Self { granule, row_shift, rows, last: bins - 1, resting, resting_bytes }
     }
 
     const fn bins(self) -> usize {
@@ -70,6 +77,13 @@ impl Shape {
         let row = units | self.columns();
         let above = row.ilog2() - self.row_shift;
         ((to_usize(above) << self.row_shift) + (units >> above)).min(self.last)
+    }
+
+    /// The smallest size of a bin, in bytes.
+    #[inline]
+    fn least_size(self, bin: usize) -> usize {
+        let above = (bin >> self.row_shift).saturating_sub(1);
+        (bin - (above << self.row_shift)) << above << self.granule.shift()
     }
 
     #[inline]
@@ -103,14 +117,22 @@ pub(crate) struct Bins {
     /// For each bin, the block of its size that was freed last and has not been merged yet.
     resting: *mut Block,
     row_maps: *mut u32,
-    /// How many blocks rest.
+    /// How many blocks rest, and their bytes.
     at_rest: usize,
+    bytes_at_rest: usize,
 }
 
 impl Bins {
     /// Bins without a table, which hold nothing.
     pub(crate) const fn empty() -> Self {
-        let shape = Shape { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0, resting: 0 };
+        let shape = Shape {
+            granule: Granule::new(1),
+            row_shift: 3,
+            rows: 0,
+            last: 0,
+            resting: 0,
+            resting_bytes: 0,
+        };
         Self {
             shape,
             span: 0..0,
@@ -119,6 +141,7 @@ impl Bins {
             resting: null_mut(),
             row_maps: null_mut(),
             at_rest: 0,
+            bytes_at_rest: 0,
         }
     }
 
@@ -141,7 +164,7 @@ impl Bins {
             unsafe { row_maps.add(row).write(0) };
         }
         let span = Range { start: usize::MAX, end: 0 };
-        Self { shape, span, map: 0, heads, resting, row_maps, at_rest: 0 }
+        Self { shape, span, map: 0, heads, resting, row_maps, at_rest: 0, bytes_at_rest: 0 }
     }
 
     /// Address behind the table.
@@ -176,21 +199,35 @@ impl Bins {
         (bin < self.shape.resting).then(|| unsafe { self.resting.add(bin) })
     }
 
-    /// Whether freed blocks of `size` bytes rest before they are merged.
+    /// Whether a freed block of `size` bytes may rest before it is merged.
     #[inline]
     pub(crate) fn lets_rest(&self, size: usize) -> bool {
         self.shape.bin(size) < self.shape.resting
+            && self.bytes_at_rest + size <= self.shape.resting_bytes
+    }
+
+    #[inline]
+    fn count_rest(&mut self, bin: usize) {
+        self.at_rest += 1;
+        self.bytes_at_rest += self.shape.least_size(bin);
+    }
+
+    #[inline]
+    fn count_rouse(&mut self, bin: usize) {
+        self.at_rest -= 1;
+        self.bytes_at_rest -= self.shape.least_size(bin);
     }
 
     /// Lets a freed block of `size` bytes rest; returns the one that rested in its place, which is to
     /// be merged now. O(1).
     #[inline]
     pub(crate) fn rest(&mut self, block: Block, size: usize) -> Option<Block> {
-        let place = self.place(self.shape.bin(size))?;
+        let bin = self.shape.bin(size);
+        let place = self.place(bin)?;
         // SAFETY: type invariant; `&mut self` makes it the only access.
         let rested = unsafe { place.replace(block) };
         if rested.is_none() {
-            self.at_rest += 1;
+            self.count_rest(bin);
             return None;
         }
         Some(rested)
@@ -208,13 +245,14 @@ impl Bins {
     /// Ends the rest of a block of `size` bytes, if it rests. O(1).
     #[inline]
     pub(crate) fn rouse(&mut self, block: Block, size: usize) -> bool {
-        let Some(place) = self.place(self.shape.bin(size)) else { return false };
+        let bin = self.shape.bin(size);
+        let Some(place) = self.place(bin) else { return false };
         // SAFETY: type invariant; `&mut self` makes it the only access.
         let rests = unsafe { place.read() } == block;
         if rests {
             // SAFETY: as above.
             unsafe { place.write(Block::NONE) };
-            self.at_rest -= 1;
+            self.count_rouse(bin);
         }
         rests
     }
@@ -228,7 +266,7 @@ impl Bins {
             // SAFETY: type invariant; `&mut self` makes it the only access.
             let block = unsafe { self.resting.add(bin).replace(Block::NONE) };
             if !block.is_none() {
-                self.at_rest -= 1;
+                self.count_rouse(bin);
                 return Some((block, bin + 1));
             }
         }
@@ -556,6 +594,7 @@ mod tests {
             let bin = shape.bin(units * 16);
             assert!(bin == previous || bin == previous + 1, "{units}");
             assert!(units >= 32 || bin == units);
+            assert!(bin == previous || shape.least_size(bin) == units * 16);
             previous = bin;
         }
         assert!(shape.bin(1 << 26) < shape.bins());
