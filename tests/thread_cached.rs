@@ -6,7 +6,10 @@ mod common;
 
 use std::{
     cell::{Cell, RefCell},
-    sync::mpsc::channel,
+    sync::{
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::channel,
+    },
     thread,
 };
 
@@ -248,6 +251,44 @@ fn a_watermark_callback_may_allocate() {
     pool.pool().validate().unwrap();
     assert_eq!(pool.pool().stats().live_objects, 0);
     CALLED.set(None);
+}
+
+static LOWS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_low(_: ClassId, _: usize) {
+    LOWS.fetch_add(1, Relaxed);
+}
+
+/// A thread that ends may empty a slab, which leaves its class with fewer slots than its watermark.
+/// Nobody is called back on its way out, but with the next call that takes the lock.
+#[test]
+fn what_happens_when_a_thread_ends_is_reported_later() {
+    let mut reported_late = 0;
+    for mark in 90..150 {
+        let class = SizeClass::new(64).low_watermark(mark, count_low);
+        let pool = shared(PoolConfig::new().size_class(class).magazine(4));
+        for slots in (130..380).step_by(10) {
+            let there = pool.clone();
+            let thread = thread::spawn(move || {
+                let slots: Vec<_> =
+                    (0..slots).map(|_| Packet(there.alloc_fixed(CLASS).unwrap())).collect();
+                for slot in slots {
+                    free(&there, slot).unwrap();
+                }
+                LOWS.load(Relaxed)
+            });
+            let before = thread.join().unwrap();
+            assert_eq!(LOWS.load(Relaxed), before, "a callback on a thread's way out");
+            pool.pool()
+                .alloc(bytes(5000))
+                .map(|block| free(&pool, Packet(block)))
+                .unwrap()
+                .unwrap();
+            reported_late += LOWS.load(Relaxed) - before;
+        }
+        pool.pool().validate().unwrap();
+    }
+    assert!(reported_late > 0);
 }
 
 #[test]

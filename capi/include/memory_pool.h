@@ -26,7 +26,9 @@
  *     returns what idle caches hold: O(slots in them), once.
  *   - After fork() both processes may go on using a thread-safe pool; what the caches of other
  *     threads held at that moment is lost to the child. A child of an ordinary pool has its copy.
- *   - No function calls malloc, longjmp, exit or abort, or throws.
+ *     Handlers of pthread_atfork() may use pools if they were registered after the library was loaded.
+ *   - No function calls longjmp, exit or abort, or throws, and all memory is the pool's: malloc is
+ *     called, if at all, by the system, when a thread uses its first pool, or for stdout's buffer.
  */
 #ifndef MEMORY_POOL_H
 #define MEMORY_POOL_H
@@ -288,8 +290,8 @@ bool memory_pool_warmup(memory_pool_t *pool);
 
 /**
  * Returns what the pool and the calling thread keep ready, cached slots and empty slabs, to the
- * heap, where it is merged with free blocks beside it (freed blocks are merged at once anyway). Live
- * blocks are not moved. Returns the bytes that the heap got; 0 with an error as memory_pool_warmup().
+ * heap, and merges freed blocks that are still apart (a thousandth of the region at most). Live blocks
+ * are not moved. Returns the bytes that the heap got; 0 with an error as memory_pool_warmup().
  * O(slots that were cached), under the lock.
  */
 size_t memory_pool_defragment(memory_pool_t *pool);

@@ -15,7 +15,7 @@ use crate::{
         Failure,
         pool_error::{POOL_ERROR_INVALID_SIZE, POOL_ERROR_NULL_POINTER},
     },
-    handle::{Kind, call, call_without_pool, memory_pool, memory_pool_t, on_base},
+    handle::{Kind, call, call_without_pool, guarded, memory_pool, memory_pool_t, on_base},
     memory::Source,
 };
 
@@ -128,14 +128,21 @@ pub unsafe extern "C" fn memory_pool_destroy(pool: *mut memory_pool_t) {
 /// The header's conditions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memory_pool_reset(pool: *mut memory_pool_t) -> bool {
-    call(pool, false, |handle| {
+    let is_pool = call(pool, false, |handle| {
         valgrind::pool_destroyed(handle.anchor(), region_of(handle));
         valgrind::pool_created(handle.anchor(), region_of(handle));
-        // SAFETY: the caller's promise: nobody is in another call on it.
+        Ok(true)
+    });
+    if !is_pool {
+        return false;
+    }
+    let reset = guarded(|| {
+        // SAFETY: a pool's handle, and the caller's promise: nobody is in another call on it.
         match unsafe { &mut *pool }.kind_mut() {
             Kind::Shared(pinned) => pinned.reset()?,
             Kind::Single(pool) => pool.reset()?,
         }
         Ok(true)
-    })
+    });
+    call(pool, false, |_| reset)
 }

@@ -273,7 +273,7 @@ pub(crate) fn call_without_pool<R>(failed: R, work: impl FnOnce() -> Result<R, F
 
 /// Nothing unwinds into C: it would be a mistake of ours, or of damage that we did not foresee.
 #[inline(always)]
-fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+pub(crate) fn guarded<R>(work: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     let _quiet = Quiet::new();
     let _in_step = InStep::new();
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(POOL_ERROR_INTERNAL.into()))

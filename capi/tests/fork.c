@@ -213,8 +213,20 @@ static void while_others_make_pools(void)
     memory_pool_destroy(shared);
 }
 
+/* Handlers of the program's own, registered before the first pool: around each fork they use the pool's
+ * heap, which takes its lock. */
+static void use_in_handler(void)
+{
+    if (shared != NULL) {
+        void *block = memory_pool_alloc(shared, 20000);
+        CHECK(block != NULL);
+        CHECK(memory_pool_free(shared, block));
+    }
+}
+
 int main(void)
 {
+    CHECK(pthread_atfork(use_in_handler, use_in_handler, use_in_handler) == 0);
     RUN(one_thread);
     RUN(thread_safe);
     RUN(while_others_allocate);

@@ -20,7 +20,7 @@ use core::{
 use crate::{
     config::{ClassId, MAX_CLASSES},
     region::Region,
-    units::{Granule, low_u32, to_u8, to_usize},
+    units::{Granule, WORD, low_u32, to_u8, to_usize},
 };
 
 /// What a piece's byte says.
@@ -140,8 +140,8 @@ impl SlabMap {
         pieces * size_of::<PieceEntry>()
     }
 
-    /// Makes the memory at `table`, of which everything from `zeroed_from` on is zero, an empty map
-    /// of `region`. An entry of zeros is one of the heap, and stays untouched.
+    /// Makes the memory at `table`, of which everything from `zeroed_from` on but the last word is zero,
+    /// an empty map of `region`. An entry of zeros is one of the heap, and stays untouched.
     ///
     /// # Safety
     /// `table` is aligned to words, valid for `table_bytes(pieces_of(region, piece_log2))` bytes,
@@ -154,9 +154,11 @@ impl SlabMap {
         (table, zeroed_from): (*mut u8, usize),
     ) -> Self {
         const { assert!(PieceKind::HEAP.0 == 0) };
-        let dirty = zeroed_from.min(Self::table_bytes(Self::pieces_of(region, piece_log2)));
+        let bytes = Self::table_bytes(Self::pieces_of(region, piece_log2));
         // SAFETY: within the table (caller's promise).
-        unsafe { table.write_bytes(0, dirty) };
+        unsafe { table.write_bytes(0, zeroed_from.min(bytes)) };
+        // SAFETY: as above; a table has at least one entry, which is more than a word.
+        unsafe { table.add(bytes - WORD).write_bytes(0, WORD) };
         let entries = table.cast::<PieceEntry>();
         Self {
             origin: region.origin(1 << piece_log2),

@@ -75,8 +75,8 @@ pub(crate) struct Store {
     first: *mut RegionEntry,
     /// `log2` of the piece size, once there are maps.
     piece_log2: Option<u32>,
-    /// What the heap has not lent yet is as the system gave it: zero, but for the links of the free
-    /// block that it lies in.
+    /// What the heap has not lent yet is as the system gave it: zero, but for the links and the footer
+    /// of the free block that it lies in.
     zeroed: bool,
 }
 

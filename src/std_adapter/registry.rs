@@ -73,12 +73,7 @@ impl Registry {
     /// # Safety
     /// `member` is not registered, and keeps the contract of [`Member`] from now on.
     pub(super) unsafe fn add(&mut self, member: NonNull<dyn Member>) -> u64 {
-        if !self.forks_handled {
-            // SAFETY: the handlers only take and let go locks. If there is no memory for them, a
-            // fork at a bad moment finds a pool locked.
-            self.forks_handled =
-                unsafe { at_fork(before_fork, after_fork, after_fork_in_child) }.is_ok();
-        }
+        self.handle_forks();
         if let Some(first) = self.first {
             // SAFETY: the type's invariant.
             unsafe { first.as_ref() }.links().prev.set(Some(member));
@@ -88,6 +83,16 @@ impl Registry {
         self.first = Some(member);
         self.pools += 1;
         self.pools
+    }
+
+    /// Sees to it that forks find no pool half-way through an operation.
+    fn handle_forks(&mut self) {
+        if !self.forks_handled {
+            // SAFETY: the handlers take and let go locks, and change what those guard. If there is no
+            // memory for them, a fork at a bad moment finds a pool locked.
+            let registered = unsafe { at_fork(before_fork, after_fork, after_fork_in_child) };
+            self.forks_handled = registered.is_ok();
+        }
     }
 
     /// Takes a registered pool out of the list.
@@ -124,6 +129,17 @@ impl Registry {
         })
     }
 }
+
+/// When the program or library is loaded: the handlers that a program registers later run before ours
+/// take the locks and after they have let them go, so they may use pools.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = {
+    extern "C" fn handle_forks() {
+        REGISTRY.lock().handle_forks();
+    }
+    handle_forks
+};
 
 unsafe extern "C" fn thread_ended(_: *mut c_void) {
     let _quiet = Quiet::new();
