@@ -86,17 +86,24 @@ static inline unsigned check_rounds(unsigned rounds)
     return check_is_slow() ? (rounds + 19) / 20 : rounds;
 }
 
-/** A pool of one MiB: with classes or the heap alone, for one thread or many. */
-static inline memory_pool_t *check_pool(bool classes, bool thread_safe)
+/** A pool of one MiB with flags: with classes or the heap alone, for one thread or many. */
+static inline memory_pool_t *check_pool_with(uint32_t flags, bool classes, bool thread_safe)
 {
     pool_config_t config;
     memset(&config, 0, sizeof config);
     config.pool_size = MIB;
+    config.flags = flags;
     config.thread_safe = thread_safe;
     config.enable_size_classes = classes;
     memory_pool_t *pool = memory_pool_create_with_config(&config);
     CHECK(pool != NULL);
     return pool;
+}
+
+/** The same without flags. */
+static inline memory_pool_t *check_pool(bool classes, bool thread_safe)
+{
+    return check_pool_with(0, classes, thread_safe);
 }
 
 /** Runs a test on each kind of pool that check_pool() makes; the pool must end valid and empty. */

@@ -34,54 +34,40 @@ static void first_error(void)
     CHECK(memory_pool_get_last_error() == POOL_OK);
 }
 
-static void null_pointers(void)
+/* Every call on a handle refuses one that is not a pool. */
+static void refuses_handle(memory_pool_t *pool, pool_error_t error)
 {
-    memory_pool_t *pool = check_pool(true, true);
     pool_stats_t stats;
-    CHECK_FAILS(memory_pool_reset(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_free(NULL, &stats), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_free(NULL, NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_free_fixed(NULL, &stats), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_warmup(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_defragment(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_flush_thread(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_NEGATIVE(memory_pool_add_size_class(NULL, 64, 1), POOL_ERROR_NULL_POINTER);
-    CHECK_NEGATIVE(memory_pool_class_of(NULL, 64), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_get_stats(NULL, &stats), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_get_stats(pool, NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_print_stats(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_validate(NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_contains(NULL, &stats), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_set_corruption_handler(NULL, NULL, NULL), POOL_ERROR_NULL_POINTER);
-    CHECK_FAILS(memory_pool_local_create(NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_FAILS(memory_pool_reset(pool), error);
+    CHECK_FAILS(memory_pool_alloc(pool, 64), error);
+    CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), error);
+    CHECK_FAILS(memory_pool_calloc(pool, 1, 64), error);
+    CHECK_FAILS(memory_pool_realloc(pool, NULL, 64), error);
+    CHECK_FAILS(memory_pool_realloc(pool, &stats, 64), error);
+    CHECK_FAILS(memory_pool_alloc_fixed(pool, 64), error);
+    CHECK_FAILS(memory_pool_usable_size(pool, &stats), error);
+    CHECK_FAILS(memory_pool_free(pool, &stats), error);
+    CHECK_FAILS(memory_pool_free_fixed(pool, &stats), error);
+    CHECK_FAILS(memory_pool_warmup(pool), error);
+    CHECK_FAILS(memory_pool_defragment(pool), error);
+    CHECK_FAILS(memory_pool_flush_thread(pool), error);
+    CHECK_NEGATIVE(memory_pool_add_size_class(pool, 64, 1), error);
+    CHECK_NEGATIVE(memory_pool_class_of(pool, 64), error);
+    CHECK_FAILS(memory_pool_get_stats(pool, &stats), error);
+    CHECK_FAILS(memory_pool_print_stats(pool), error);
+    CHECK_FAILS(memory_pool_validate(pool), error);
+    CHECK_FAILS(memory_pool_contains(pool, &stats), error);
+    CHECK_FAILS(memory_pool_set_corruption_handler(pool, NULL, NULL), error);
+    CHECK_FAILS(memory_pool_local_create(pool), error);
     memory_pool_destroy(pool);
 }
 
-/* Every call on a handle refuses one that is not a pool. */
-static void refuses_handle(memory_pool_t *pool)
+static void null_pointers(void)
 {
-    pool_stats_t stats;
-    CHECK_FAILS(memory_pool_reset(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_alloc(pool, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_calloc(pool, 1, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_realloc(pool, NULL, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_realloc(pool, &stats, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_alloc_fixed(pool, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_usable_size(pool, &stats), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_free(pool, &stats), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_free_fixed(pool, &stats), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_warmup(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_defragment(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_flush_thread(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_NEGATIVE(memory_pool_add_size_class(pool, 64, 1), POOL_ERROR_INVALID_HANDLE);
-    CHECK_NEGATIVE(memory_pool_class_of(pool, 64), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_get_stats(pool, &stats), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_print_stats(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_validate(pool), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_contains(pool, &stats), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_set_corruption_handler(pool, NULL, NULL), POOL_ERROR_INVALID_HANDLE);
-    CHECK_FAILS(memory_pool_local_create(pool), POOL_ERROR_INVALID_HANDLE);
+    memory_pool_t *pool = check_pool(true, true);
+    CHECK_FAILS(memory_pool_free(NULL, NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_FAILS(memory_pool_get_stats(pool, NULL), POOL_ERROR_NULL_POINTER);
+    refuses_handle(NULL, POOL_ERROR_NULL_POINTER);
     memory_pool_destroy(pool);
 }
 
@@ -94,7 +80,7 @@ static void destroyed_pool(void)
     memory_pool_t *pool = memory_pool_create_in(region.bytes, sizeof region.bytes, NULL);
     CHECK(pool != NULL);
     memory_pool_destroy(pool);
-    refuses_handle(pool);
+    refuses_handle(pool, POOL_ERROR_INVALID_HANDLE);
 }
 
 static void not_a_pool(void)
@@ -104,15 +90,15 @@ static void not_a_pool(void)
         unsigned char bytes[4096];
     } zeros, ones;
     memset(ones.bytes, 0xFF, sizeof ones.bytes);
-    refuses_handle((memory_pool_t *)(void *)zeros.bytes);
-    refuses_handle((memory_pool_t *)(void *)ones.bytes);
+    refuses_handle((memory_pool_t *)(void *)zeros.bytes, POOL_ERROR_INVALID_HANDLE);
+    refuses_handle((memory_pool_t *)(void *)ones.bytes, POOL_ERROR_INVALID_HANDLE);
 }
 
 static void misaligned_handle(void)
 {
     memory_pool_t *pool = check_pool(true, true);
-    refuses_handle((memory_pool_t *)(void *)((char *)pool + 1));
-    refuses_handle((memory_pool_t *)(void *)((char *)pool + 8));
+    refuses_handle((memory_pool_t *)(void *)((char *)pool + 1), POOL_ERROR_INVALID_HANDLE);
+    refuses_handle((memory_pool_t *)(void *)((char *)pool + 8), POOL_ERROR_INVALID_HANDLE);
     memory_pool_destroy(pool);
 }
 

@@ -1,26 +1,13 @@
 /* Zeroing and poisoning. It reads memory after its free. */
 #include "check.h"
 
-static memory_pool_t *pool_with(uint32_t flags, bool classes)
-{
-    pool_config_t config;
-    memset(&config, 0, sizeof config);
-    config.pool_size = MIB;
-    config.flags = flags;
-    config.enable_size_classes = classes;
-    config.thread_safe = classes;
-    memory_pool_t *pool = memory_pool_create_with_config(&config);
-    CHECK(pool != NULL);
-    return pool;
-}
-
 static const size_t sizes[] = {64, 100, 1500, 5000, 100000};
 #define SIZES (sizeof sizes / sizeof *sizes)
 
 static void zero_on_alloc(void)
 {
     for (int classes = 0; classes < 2; classes++) {
-        memory_pool_t *pool = pool_with(POOL_ZERO_ON_ALLOC, classes);
+        memory_pool_t *pool = check_pool_with(POOL_ZERO_ON_ALLOC, classes, classes);
         for (size_t i = 0; i < 4 * SIZES; i++) {
             size_t size = sizes[i % SIZES];
             void *block = memory_pool_alloc(pool, size);
@@ -36,7 +23,7 @@ static void zero_on_alloc(void)
 static void contents_after_free(uint32_t flags, unsigned char value)
 {
     for (int classes = 0; classes < 2; classes++) {
-        memory_pool_t *pool = pool_with(flags, classes);
+        memory_pool_t *pool = check_pool_with(flags, classes, classes);
         for (size_t i = 0; i < SIZES; i++) {
             unsigned char *block = memory_pool_alloc(pool, sizes[i]);
             void *above = memory_pool_alloc(pool, sizes[i]);

@@ -102,7 +102,7 @@ impl ClassCache {
 
     /// Pushes a slot if there is room, after `mark` has marked it.
     #[inline(always)]
-    pub(crate) fn push_marked(&self, number: u32, mark: impl FnOnce()) -> bool {
+    pub(crate) fn push(&self, number: u32, mark: impl FnOnce()) -> bool {
         let len = self.len();
         if len >= to_usize(self.capacity.get()) {
             return false;
@@ -112,16 +112,6 @@ impl ClassCache {
         unsafe { self.slots.get().add(len).write(number) };
         self.len.store(low_u32(len + 1), Relaxed);
         true
-    }
-
-    /// Pushes a slot; the loaded magazine must not be full.
-    #[inline(always)]
-    pub(crate) fn push(&self, number: u32) {
-        debug_assert!(!self.is_full());
-        let len = self.len();
-        // SAFETY: the type's invariant, and the magazine has room.
-        unsafe { self.slots.get().add(len).write(number) };
-        self.len.store(low_u32(len + 1), Relaxed);
     }
 
     /// The free places of the loaded magazine. What is written there counts once it is

@@ -149,20 +149,25 @@ impl CacheCore {
         (class.index() < self.count).then(|| unsafe { &*self.classes.add(class.index()) })
     }
 
+    /// A class that is served without the engine.
+    #[inline(always)]
+    fn quick_class(&self, class: ClassId) -> Option<&ClassCache> {
+        // SAFETY: the type's invariant.
+        (class.index() < self.quick).then(|| unsafe { &*self.classes.add(class.index()) })
+    }
+
+    #[inline(always)]
+    fn sizes(&self) -> &SizeTable {
+        // SAFETY: the type's invariant.
+        unsafe { &*self.sizes }
+    }
+
     /// The smallest class that serves requests by size and whose slots can hold `size` bytes.
     #[inline(always)]
     fn class_of(&self, size: usize) -> Option<(ClassId, &ClassCache)> {
-        // SAFETY: the type's invariant.
-        let mut id = unsafe { &*self.sizes }.start_for(size)?;
-        let mut class = self.class(id)?;
-        while size > to_usize(class.size) {
-            if class.next_larger == id.0 {
-                return None;
-            }
-            id = ClassId(class.next_larger);
-            class = self.class(id)?;
-        }
-        Some((id, class))
+        let look = |id| self.class(id).map(|class| (to_usize(class.size), class.next_larger));
+        let id = self.sizes().class_of(size, look)?;
+        Some((id, self.class(id)?))
     }
 
     /// The class that serves a request without a class, if one does without much waste.
@@ -183,11 +188,7 @@ impl CacheCore {
         if expected.is_some_and(|expected| expected != id) {
             return None;
         }
-        if id.index() >= self.quick {
-            return None;
-        }
-        // SAFETY: the type's invariant.
-        let class = unsafe { &*self.classes.add(id.index()) };
+        let class = self.quick_class(id)?;
         let (states, offset) = self.map.slab_at(number);
         let index = class.reciprocal.divide(offset);
         if index >= class.slots_per_slab {
@@ -488,7 +489,13 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.alloc_quick_layout(layout) {
+        let in_one_step = layout.align() <= MIN_GRANULE && SizeTable::is_one_step(layout.size());
+        let slot = if in_one_step {
+            self.alloc_quick(layout.size())
+        } else {
+            self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
+        };
+        match slot {
             Some(slot) => Ok(slot),
             None => self.alloc_slow(layout, engine),
         }
@@ -498,29 +505,13 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the type's invariant.
-        self.pop_quick(unsafe { &*self.sizes }.serving(size)?)
-    }
-
-    /// As [`alloc_quick`](Self::alloc_quick), for all layouts.
-    #[inline(always)]
-    pub(crate) fn alloc_quick_layout(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.align() <= MIN_GRANULE
-            && let Some(slot) = self.alloc_quick(layout.size())
-        {
-            return Some(slot);
-        }
-        self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
+        self.pop_quick(self.sizes().serving(size)?)
     }
 
     /// Allocates a slot of a class if the loaded magazine has one, of the first region.
     #[inline(always)]
     fn pop_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
-        if id.index() >= self.quick {
-            return None;
-        }
-        // SAFETY: the type's invariant.
-        let class = unsafe { &*self.classes.add(id.index()) };
+        let class = self.quick_class(id)?;
         let unit = class.pop_if(|number| self.map.is_unit(number))?;
         let (states, offset) = self.map.slab_at(unit);
         // SAFETY: the slot is cached here, so its slab exists and this is its index.
@@ -578,7 +569,7 @@ impl CacheCore {
     #[inline(always)]
     pub(crate) fn free_quick(&self, addr: usize, expected: Option<ClassId>) -> bool {
         let Some(found) = self.find(addr, expected) else { return false };
-        found.class.push_marked(found.number, || found.state.store(SlotState::Cached))
+        found.class.push(found.number, || found.state.store(SlotState::Cached))
     }
 
     /// Frees a slot of whatever class; blocks of the heap are refused.
@@ -608,8 +599,7 @@ impl CacheCore {
         if let Some(found) = self.find(pointer.addr().get(), expected)
             && found.class.swap_if_previous_has_room()
         {
-            found.state.store(SlotState::Cached);
-            found.class.push(found.number);
+            found.class.push(found.number, || found.state.store(SlotState::Cached));
             return Ok(());
         }
         engine.with(|engine| counted(engine, |engine| self.free_to(pointer, expected, engine)))
@@ -642,12 +632,11 @@ impl CacheCore {
         }
         let size = engine.slabs.classes()[slot.class.index()].shape.size;
         prepare_in(engine.flags, pointer, size);
-        let Some(class) = class.filter(|class| !class.is_full()) else {
-            return engine.free_slot(slot);
-        };
-        engine.slabs.set_state(slot, SlotState::Cached);
-        class.push(slot.number);
-        Ok(())
+        let mark = || engine.slabs.set_state(slot, SlotState::Cached);
+        if class.is_some_and(|class| class.push(slot.number, mark)) {
+            return Ok(());
+        }
+        engine.free_slot(slot)
     }
 
     /// Allocates `out.len()` slots of a class, or none. O(`out.len()`), plus the lock once per
@@ -736,11 +725,7 @@ impl CacheCore {
     /// room and up to the first that is something else. Returns how many.
     #[inline]
     fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
-        if id.index() >= self.quick {
-            return 0;
-        }
-        // SAFETY: the type's invariant.
-        let class = unsafe { &*self.classes.add(id.index()) };
+        let Some(class) = self.quick_class(id) else { return 0 };
         // Copies, as in `pop_into`.
         let (map, reciprocal, slots) = (self.map, class.reciprocal, class.slots_per_slab);
         let mut scan = map.scan();
@@ -940,9 +925,6 @@ fn counted<R>(
 fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
     if engine.store().first_region().is_none() {
         return Err(FreeError::NotInitialised);
-    }
-    if engine.slabs.classes().is_empty() && engine.store().region_of(addr).is_some() {
-        return Ok(None);
     }
     let slot = engine.slabs.slot_at(addr)?;
     match slot.map(|slot| SlotState::from_byte(slot.state)) {

@@ -17,8 +17,8 @@
 //!
 //! `S` is 48 on 64-bit targets; on 32-bit targets it is just large enough for the regions in use,
 //! so that small regions have long checksums. A block that *rests* has been freed, and is neither
-//! merged nor in a list: it is INTERNAL without being USED. A tag of size 0 is a *fence*: the end of a region,
-//! or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
+//! merged nor in a list: it is INTERNAL without being USED. A tag of size 0 is a *fence*: the end of
+//! a region, or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
 //! Knuth's boundary tags (TAOCP 2.5), the missing footer of used blocks is dlmalloc's.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};

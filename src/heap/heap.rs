@@ -220,8 +220,7 @@ impl Heap {
         self.bins.rouse(block, need);
         let used = Tag::used(need).with_prev_free(tag.prev_is_free());
         block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
-        self.counters.free_bytes -= need;
-        self.counters.free_blocks -= 1;
+        self.count_unfree(need);
         self.count_in(need, owner);
         Ok(Some(block))
     }
@@ -301,8 +300,7 @@ impl Heap {
         accept(size - WORD);
         block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
         self.count_out(size, owner);
-        self.counters.free_bytes += size;
-        self.counters.free_blocks += 1;
+        self.count_free(size);
         Ok(self.bins.rest(block, size))
     }
 
@@ -313,8 +311,7 @@ impl Heap {
         match tag.and_then(|tag| self.merge(block, tag, region, || ()).map(|()| tag)) {
             Ok(tag) => {
                 // Merging has counted it as new.
-                self.counters.free_bytes -= tag.size();
-                self.counters.free_blocks -= 1;
+                self.count_unfree(tag.size());
             }
             Err(_) => self.damaged += 1,
         }
@@ -647,16 +644,14 @@ impl Heap {
         block.set_footer(size);
         above.set_tag(self.codec, above_tag.with_prev_free(true));
         self.bins.insert(block, size);
-        self.counters.free_bytes += size;
-        self.counters.free_blocks += 1;
+        self.count_free(size);
     }
 
     /// Takes a free block out of its bin.
     #[inline]
     fn take_free(&mut self, free: Listed) {
         self.bins.remove(free);
-        self.counters.free_bytes -= free.tag.size();
-        self.counters.free_blocks -= 1;
+        self.count_unfree(free.tag.size());
     }
 
     /// Makes `[block, above)` free in the place of `old`, a part or a whole of which it is.
@@ -668,6 +663,18 @@ impl Heap {
         block.set_footer(size);
         above.set_tag(self.codec, above_tag.with_prev_free(true));
         self.counters.free_bytes = self.counters.free_bytes + size - old.tag.size();
+    }
+
+    #[inline]
+    fn count_free(&mut self, size: usize) {
+        self.counters.free_bytes += size;
+        self.counters.free_blocks += 1;
+    }
+
+    #[inline]
+    fn count_unfree(&mut self, size: usize) {
+        self.counters.free_bytes -= size;
+        self.counters.free_blocks -= 1;
     }
 
     #[inline]

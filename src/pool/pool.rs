@@ -633,6 +633,7 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     if config.preset {
         add_preset(&mut engine)?;
     }
+    engine.slabs.store.open();
     Ok(engine)
 }
 

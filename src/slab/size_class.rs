@@ -216,6 +216,12 @@ impl SizeTable {
         (1 << log) + (column << (log - COLUMN_SHIFT)) + 1
     }
 
+    /// Whether [`serving`](Self::serving) knows which class serves a size.
+    #[inline(always)]
+    pub(crate) const fn is_one_step(size: usize) -> bool {
+        size <= LINEAR_MAX
+    }
+
     /// The class that serves a request of `size` bytes, or a number that no class has; `None`: the
     /// size is beyond the first buckets.
     #[inline(always)]
@@ -223,10 +229,31 @@ impl SizeTable {
         self.serving.get(size.div_ceil(LINEAR_STEP)).map(|&class| ClassId(class))
     }
 
+    /// The smallest class that can hold `size` bytes; `look` tells a class's size and which one is the
+    /// next larger. O(1): classes of one bucket.
+    #[inline(always)]
+    pub(crate) fn class_of(
+        &self,
+        size: usize,
+        look: impl Fn(ClassId) -> Option<(usize, u8)>,
+    ) -> Option<ClassId> {
+        let mut id = self.start_for(size)?;
+        loop {
+            let (holds, next_larger) = look(id)?;
+            if size <= holds {
+                return Some(id);
+            }
+            if next_larger == id.0 {
+                return None;
+            }
+            id = ClassId(next_larger);
+        }
+    }
+
     /// A class to start from for a size: it may be too small by part of a bucket, and then the
     /// next larger one is to be looked at.
     #[inline(always)]
-    pub(crate) fn start_for(&self, size: usize) -> Option<ClassId> {
+    fn start_for(&self, size: usize) -> Option<ClassId> {
         let class = *self.classes.get(Self::bucket(size))?;
         (class != NO_CLASS).then_some(ClassId(class))
     }

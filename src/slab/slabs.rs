@@ -68,17 +68,8 @@ impl Slabs {
 
     /// The smallest class that serves requests by size and whose slots can hold `size` bytes. O(1).
     pub(crate) fn class_of(&self, size: usize) -> Option<ClassId> {
-        let mut class = self.sizes.start_for(size)?;
-        loop {
-            let entry = self.class(class)?;
-            if size <= entry.shape.size {
-                return Some(class);
-            }
-            if entry.next_larger == class.number() {
-                return None;
-            }
-            class = ClassId::new(entry.next_larger);
-        }
+        let look = |id| self.class(id).map(|class| (class.shape.size, class.next_larger));
+        self.sizes.class_of(size, look)
     }
 
     pub(crate) fn sizes(&self) -> &SizeTable {

@@ -75,8 +75,8 @@ pub(crate) struct Store {
     first: *mut RegionEntry,
     /// `log2` of the piece size, once there are maps.
     piece_log2: Option<u32>,
-    /// What the heap has not lent yet is as the system gave it: zero, but for the links and the footer
-    /// of the free block that it lies in.
+    /// While the pool is set up: what the heap has not lent yet is as the system gave it: zero, but for
+    /// the links and the footer of the free block that it lies in.
     zeroed: bool,
 }
 
@@ -106,6 +106,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Ends the set-up: from now on free memory may hold anything.
+    pub(crate) fn open(&mut self) {
+        self.zeroed = false;
+    }
+
     /// Adds a region. O(regions), plus its slab map.
     pub(crate) fn add_region(&mut self, region: Region) -> Result<(), ConfigError> {
         let Some(mut last) = self.entries().last().map(core::ptr::from_ref) else {
@@ -124,7 +129,6 @@ impl Store {
         if region.len() < room_for_entry + map_bytes {
             return Err(too_small);
         }
-        self.zeroed = false;
         self.heap.add_region(region, region.start())?;
         let entry = self.new_entry(region, first_tag)?;
         if let Some(piece_log2) = self.piece_log2 {
@@ -316,7 +320,6 @@ impl Store {
     ) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.zeroed = false;
         if let Some(roused) = self.heap.free(region.at(addr), &region, Owner::Caller, accept)? {
             self.settle(roused);
         }
@@ -327,7 +330,6 @@ impl Store {
     /// find.
     pub(crate) fn free_own(&mut self, payload: *mut u8) {
         let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) else { return };
-        self.zeroed = false;
         if let Ok(Some(roused)) = self.heap.free(payload, &region, Owner::Pool, |_| ()) {
             self.settle(roused);
         }
@@ -341,7 +343,6 @@ impl Store {
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.zeroed = false;
         if let Some(roused) = self.heap.rouse_above(region.at(addr), &region) {
             self.settle(roused);
         }
@@ -357,7 +358,6 @@ impl Store {
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.zeroed = false;
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
@@ -416,7 +416,6 @@ impl Store {
         let (region, map) = (entry.region, entry.map);
         let below = map.is_slab(start - 1);
         let above = map.is_slab(start + span.len);
-        self.zeroed = false;
         self.heap.put_span(span, below, above, &region)
     }
 }
