@@ -189,8 +189,7 @@ pub enum ConfigError {
         /// Bytes that were handed over.
         bytes: usize,
     },
-    /// The region is larger than the pool's 32-bit slot numbers can reach; a larger alignment
-    /// raises the bound.
+    /// The region is larger than a block tag can say.
     RegionTooLarge {
         /// Bytes that were handed over.
         bytes: usize,
@@ -232,7 +231,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "a region of {bytes} bytes cannot hold a pool")
             }
             Self::RegionTooLarge { bytes } => {
-                write!(f, "a region of {bytes} bytes needs a larger alignment")
+                write!(f, "a region of {bytes} bytes is larger than block tags can say")
             }
             Self::BadAlignment { alignment } => {
                 write!(f, "alignment {alignment} is not a supported power of two")

@@ -5,58 +5,78 @@
 use core::{
     cell::Cell,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed},
+    },
 };
 
-use super::magazine::Magazine;
+use super::magazine::{Arrays, Magazine};
 use crate::{
-    slab::{Class, Reciprocal},
-    units::{low_u32, to_u32, to_usize},
+    slab::{Class, Reciprocal, SlotRef, SlotState},
+    units::{low_u32, to_u16, to_u32, to_usize},
 };
 
 /// One class in one cache.
 ///
-/// Invariants: `slots` is the start of a magazine with room for `capacity` numbers (or dangling,
-/// and `capacity` 0), the first `len` of them initialised. Only the cache's owner calls methods
-/// that change it, one at a time. Anybody who holds the pool's lock may read the lengths, which
-/// are atomic for that reason, and nothing else.
+/// Invariants: `loaded` are the arrays of a magazine with room for `capacity` slots (or none, and
+/// `capacity` is 0), the first `len` of them cached slots. What lies in the places beyond, if
+/// anything, was popped there; its state byte is where it says as long as no slab has gone back to
+/// the heap since `releases`. Only the cache's owner calls methods that change it, one at a time.
+/// Anybody who holds the pool's lock may read the lengths, which are atomic for that reason, and
+/// nothing else.
 #[derive(Debug)]
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub(crate) struct ClassCache {
-    slots: Cell<*mut u32>,
+    loaded: Cell<Arrays>,
     len: AtomicU32,
     capacity: Cell<u32>,
-    pub(crate) reciprocal: Reciprocal,
+    reciprocal: Reciprocal,
     /// Slots of each of its slabs.
-    pub(crate) slots_per_slab: u32,
+    slots_per_slab: u32,
     /// Usable bytes of a slot.
     pub(crate) size: u32,
-    /// The smallest request that a call without a class brings here.
-    pub(crate) min_size: u32,
-    /// What its slots are aligned to.
-    pub(crate) align: u32,
-    pub(crate) next_larger: u8,
-    previous_len: AtomicU32,
+    /// The count of slabs that had gone back to the heap when the free places were last wiped.
+    releases: Cell<u32>,
     previous: Cell<Magazine>,
+    previous_len: AtomicU32,
+    /// What its slots are aligned to.
+    pub(crate) align: u16,
+    pub(crate) next_larger: u8,
 }
 
 impl ClassCache {
-    /// A cache without magazines.
-    pub(crate) fn new(class: &Class) -> Self {
-        let size = class.shape.size;
+    /// A class that never holds a slot.
+    pub(crate) const fn nothing() -> Self {
         Self {
-            slots: Cell::new(NonNull::dangling().as_ptr()),
+            loaded: Cell::new(Arrays::NONE),
             len: AtomicU32::new(0),
             capacity: Cell::new(0),
+            reciprocal: Reciprocal::of(1),
+            slots_per_slab: 0,
+            size: 0,
+            releases: Cell::new(0),
+            previous: Cell::new(Magazine::NONE),
+            previous_len: AtomicU32::new(0),
+            align: 1,
+            next_larger: 0,
+        }
+    }
+
+    /// A cache without magazines.
+    pub(crate) fn new(class: &Class) -> Self {
+        #[cfg(target_pointer_width = "64")]
+        const {
+            assert!(size_of::<Self>() == 64, "a line of the processor's cache");
+        };
+        Self {
             reciprocal: class.shape.reciprocal,
             slots_per_slab: class.shape.slots,
-            size: to_u32(size),
-            min_size: to_u32(class.least_request()),
-            align: to_u32(class.shape.align),
+            size: to_u32(class.shape.size),
+            align: to_u16(class.shape.align),
             next_larger: class.next_larger,
-            previous_len: AtomicU32::new(0),
-            previous: Cell::new(Magazine::NONE),
+            ..Self::nothing()
         }
     }
 
@@ -65,22 +85,26 @@ impl ClassCache {
         to_usize(self.len.load(Relaxed))
     }
 
+    #[inline(always)]
+    fn set_len(&self, len: usize) {
+        self.len.store(low_u32(len), Relaxed);
+    }
+
+    #[inline(always)]
+    fn capacity(&self) -> usize {
+        to_usize(self.capacity.get())
+    }
+
     /// Slots ready in both magazines.
     pub(crate) fn cached(&self) -> usize {
         self.len() + to_usize(self.previous_len.load(Relaxed))
     }
 
-    /// The slot that was pushed last, if there is one and it `suits`: then it is popped.
+    /// Which of its slab's slots starts at an offset, if one does.
     #[inline(always)]
-    pub(crate) fn pop_if(&self, suits: impl FnOnce(u32) -> bool) -> Option<u32> {
-        let len = self.len().checked_sub(1)?;
-        // SAFETY: the type's invariant, and `len` is one less than the initialised count.
-        let number = unsafe { self.slots.get().add(len).read() };
-        if !suits(number) {
-            return None;
-        }
-        self.len.store(low_u32(len), Relaxed);
-        Some(number)
+    pub(crate) fn slot_at(&self, offset: u32) -> Option<u32> {
+        let index = self.reciprocal.divide(offset);
+        (index < self.slots_per_slab).then_some(index)
     }
 
     /// Whether the loaded magazine is empty.
@@ -88,59 +112,120 @@ impl ClassCache {
         self.len() == 0
     }
 
-    /// Pops the slot that was pushed last.
-    #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<u32> {
-        self.pop_if(|_| true)
-    }
-
     /// Whether the loaded magazine is full.
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= to_usize(self.capacity.get())
+        self.len() >= self.capacity()
     }
 
-    /// Pushes a slot if there is room, after `mark` has marked it.
+    /// How many slots the loaded magazine has room for.
     #[inline(always)]
-    pub(crate) fn push(&self, number: u32, mark: impl FnOnce()) -> bool {
+    pub(crate) fn room(&self) -> usize {
+        self.capacity().saturating_sub(self.len())
+    }
+
+    /// Pops the slot that was pushed last.
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<SlotRef> {
+        let last = self.len().checked_sub(1)?;
+        self.set_len(last);
+        // SAFETY: the type's invariant, and `last` is one less than the count of slots.
+        Some(unsafe { self.loaded.get().get(last) })
+    }
+
+    /// Pushes a slot if there is room, and marks it cached.
+    #[inline(always)]
+    pub(crate) fn push(&self, slot: SlotRef) -> bool {
         let len = self.len();
-        if len >= to_usize(self.capacity.get()) {
+        if len >= self.capacity() {
             return false;
         }
-        mark();
+        slot.state.store(SlotState::Cached);
         // SAFETY: the type's invariant, and the magazine has room.
-        unsafe { self.slots.get().add(len).write(number) };
-        self.len.store(low_u32(len + 1), Relaxed);
+        unsafe { self.loaded.get().set(len, slot) };
+        self.set_len(len + 1);
         true
     }
 
-    /// The free places of the loaded magazine. What is written there counts once it is
-    /// [kept](Self::keep).
-    pub(crate) fn room(&self) -> &[Cell<u32>] {
-        let room = to_usize(self.capacity.get()).saturating_sub(self.len());
-        let start = self.slots.get().wrapping_add(self.len()).cast::<Cell<u32>>();
-        // SAFETY: the type's invariant; all places of a magazine are initialised, and only the owner
-        // touches them.
-        unsafe { core::slice::from_raw_parts(start, room) }
+    /// Takes the last slots, as many as there are, marks them live and writes them to `out` in the order
+    /// in which they were pushed. Returns how many.
+    #[inline(always)]
+    pub(crate) fn pop_into(&self, out: &mut [NonNull<u8>]) -> usize {
+        let (loaded, len) = (self.loaded.get(), self.len());
+        let left = len - len.min(out.len());
+        for (place, out) in (left..len).zip(out) {
+            // SAFETY: the type's invariant.
+            let slot = unsafe { loaded.get(place) };
+            slot.state.store(SlotState::Live);
+            // SAFETY: slots lie in regions, and no region starts at address 0.
+            *out = unsafe { NonNull::new_unchecked(slot.start) };
+        }
+        self.set_len(left);
+        len - left
     }
 
-    /// Pushes the slots that were written to the first `count` places of the room.
-    pub(crate) fn keep(&self, count: usize) {
-        debug_assert!(count <= self.room().len());
-        self.len.store(to_u32(self.len() + count), Relaxed);
-    }
-
-    /// Takes the last `n` slots or fewer.
-    #[inline]
-    ///
-    /// # Safety
-    /// Nothing is pushed while the slice is in use.
-    pub(crate) unsafe fn pop_run(&self, n: usize) -> &[u32] {
+    /// Pushes the slot at an address if it is the one that was popped last, and live: that needs no look
+    /// at the slab map, and nothing is written but its state byte. `releases` is the count of slabs that
+    /// have gone back to the heap.
+    #[inline(always)]
+    pub(crate) fn push_popped(&self, addr: usize, releases: &AtomicU32) -> bool {
         let len = self.len();
-        let left = len.saturating_sub(n);
-        self.len.store(to_u32(left), Relaxed);
-        // SAFETY: the type's invariant, and the caller does not push over them.
-        unsafe { core::slice::from_raw_parts(self.slots.get().add(left), len - left) }
+        if len >= self.capacity() {
+            return false;
+        }
+        // SAFETY: the magazine has this place.
+        let Some(state) = (unsafe { self.loaded.get().popped(len, addr) }) else { return false };
+        let fits = self.is_up_to_date(releases) && state.load() == SlotState::Live as u8;
+        if fits {
+            state.store(SlotState::Cached);
+            self.set_len(len + 1);
+        }
+        fits
+    }
+
+    /// As [`push_popped`](Self::push_popped) for slots in the order in which they were popped. Returns how
+    /// many were pushed.
+    #[inline(always)]
+    pub(crate) fn push_all_popped(&self, slots: &[NonNull<u8>], releases: &AtomicU32) -> usize {
+        let (loaded, len) = (self.loaded.get(), self.len());
+        let mut pushed = 0;
+        for (place, slot) in (len..self.capacity()).zip(slots) {
+            // SAFETY: the magazine has this place.
+            let Some(state) = (unsafe { loaded.popped(place, slot.addr().get()) }) else { break };
+            if place == len && !self.is_up_to_date(releases)
+                || state.load() != SlotState::Live as u8
+            {
+                break;
+            }
+            state.store(SlotState::Cached);
+            pushed += 1;
+        }
+        self.set_len(len + pushed);
+        pushed
+    }
+
+    /// Whether what was popped still tells where its state bytes are. If not, it is forgotten.
+    #[inline(always)]
+    fn is_up_to_date(&self, releases: &AtomicU32) -> bool {
+        let now = releases.load(Acquire);
+        let is = self.releases.get() == now;
+        if !is {
+            self.forget_popped(now);
+        }
+        is
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn forget_popped(&self, releases: u32) {
+        // SAFETY: the type's invariant: these are the loaded magazine's free places.
+        unsafe { self.loaded.get().forget(self.len(), self.capacity()) };
+        let previous = self.previous.get();
+        if !previous.is_none() {
+            let len = to_usize(self.previous_len.load(Relaxed));
+            Magazine::of(previous.arrays(), len).forget_popped();
+        }
+        self.releases.set(releases);
     }
 
     /// Whether it has magazines.
@@ -151,7 +236,8 @@ impl ClassCache {
     /// Gives it its two magazines, both empty.
     pub(crate) fn equip(&self, loaded: Magazine, previous: Magazine, capacity: u32) {
         debug_assert!(!self.has_magazines());
-        self.slots.set(loaded.start());
+        previous.forget_popped();
+        self.load(loaded);
         self.capacity.set(capacity);
         self.previous.set(previous);
     }
@@ -161,13 +247,13 @@ impl ClassCache {
         if !self.has_magazines() {
             return None;
         }
-        let previous = self.previous.get();
-        previous.set_len(to_usize(self.previous_len.load(Relaxed)));
-        let loaded = self.exchange_loaded(previous);
-        self.slots.set(NonNull::dangling().as_ptr());
+        let previous_len = to_usize(self.previous_len.load(Relaxed));
+        let previous = Magazine::of(self.previous.get().arrays(), previous_len);
+        let loaded = Magazine::of(self.loaded.get(), self.len());
+        self.loaded.set(Arrays::NONE);
         self.capacity.set(0);
         self.previous.set(Magazine::NONE);
-        self.len.store(0, Relaxed);
+        self.set_len(0);
         self.previous_len.store(0, Relaxed);
         Some((loaded, previous))
     }
@@ -179,46 +265,38 @@ impl ClassCache {
         if !self.has_magazines() || !wanted(to_usize(previous_len)) {
             return false;
         }
-        let (loaded, loaded_len) = (Magazine::of_start(self.slots.get()), self.len.load(Relaxed));
-        self.slots.set(self.previous.get().start());
-        self.len.store(previous_len, Relaxed);
+        let loaded = Magazine::of(self.loaded.get(), self.len());
+        self.loaded.set(self.previous.get().arrays());
         self.previous.set(loaded);
-        self.previous_len.store(loaded_len, Relaxed);
+        self.previous_len.store(self.len.load(Relaxed), Relaxed);
+        self.len.store(previous_len, Relaxed);
         true
     }
 
     /// Swaps loaded and previous if the previous one has room.
     pub(crate) fn swap_if_previous_has_room(&self) -> bool {
-        self.swap_if(|len| len < to_usize(self.capacity.get()))
+        self.swap_if(|len| len < self.capacity())
     }
 
     /// Swaps loaded and previous if only the previous one has room for a burst of `slots` slots: bursts
     /// stay together.
     #[inline]
     pub(crate) fn make_room_for(&self, slots: usize) {
-        if slots > self.room().len() {
-            self.swap_if(|len| len + slots <= to_usize(self.capacity.get()));
+        if slots > self.room() {
+            self.swap_if(|len| len + slots <= self.capacity());
         }
     }
 
     /// Puts another magazine in the place of the loaded one, which is returned.
     pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Magazine {
-        let loaded = Magazine::of_start(self.slots.get());
-        loaded.set_len(self.len());
-        self.slots.set(magazine.start());
-        self.len.store(to_u32(magazine.len()), Relaxed);
+        let loaded = Magazine::of(self.loaded.get(), self.len());
+        self.load(magazine);
         loaded
     }
 
-    /// Lets `fill` write into the loaded magazine's free places; it returns how many it wrote.
-    pub(crate) fn fill_loaded<E>(
-        &self,
-        fill: impl FnOnce(&mut [u32]) -> Result<usize, E>,
-    ) -> Result<usize, E> {
-        let len = self.len();
-        let mut loaded = Magazine::of_start(self.slots.get());
-        let filled = fill(&mut loaded.room()[len..])?;
-        self.len.store(to_u32(len + filled), Relaxed);
-        Ok(filled)
+    fn load(&self, magazine: Magazine) {
+        magazine.forget_popped();
+        self.loaded.set(magazine.arrays());
+        self.set_len(magazine.len());
     }
 }

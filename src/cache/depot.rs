@@ -2,7 +2,7 @@
 
 use super::magazine::Magazine;
 use crate::{
-    slab::Class,
+    slab::{Class, SlotRef},
     units::{to_u32, to_usize},
 };
 
@@ -19,7 +19,7 @@ const REGION_SHARE: usize = 512;
 const FULL_MAGAZINES: u32 = 16;
 
 /// Empty magazines that a depot keeps.
-const EMPTY_MAGAZINES: u32 = 4;
+const EMPTY_MAGAZINES: u32 = 16;
 
 /// One class's magazines that no cache has.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,8 @@ impl Depot {
     pub(crate) fn new(class: &Class, slots: Option<usize>, region_bytes: usize) -> Self {
         let size = class.shape.size;
         let by_limit = (to_usize(class.limit) / 8).max(1);
-        let suited = (region_bytes / REGION_SHARE / size).clamp(2, MAGAZINE_SLOTS);
+        let weight = size + size_of::<SlotRef>();
+        let suited = (region_bytes / REGION_SHARE / weight).clamp(2, MAGAZINE_SLOTS);
         let suited = suited.min((MAGAZINE_BYTES / size).max(8)).min(by_limit);
         let capacity = to_u32(slots.unwrap_or(suited).min(MAX_CAPACITY));
         Self { capacity, full: Stack::EMPTY, empty: Stack::EMPTY, cached: 0 }

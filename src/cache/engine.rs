@@ -4,9 +4,9 @@
 use core::{alloc::Layout, ptr::NonNull};
 
 use super::{
+    block::{CacheBlock, CacheBlockRef},
     class_cache::ClassCache,
     depot::Depot,
-    local_cache::{CacheBlock, CacheBlockRef},
     magazine::Magazine,
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     error::{AllocError, ConfigError, Corruption, FreeError},
     flags::PoolFlags,
     heap::Owner,
-    slab::{Slabs, Slot, SlotState, Store, Table},
+    slab::{Slabs, Slot, SlotRef, SlotState, Store, Table},
     units::{to_u32, to_usize},
 };
 
@@ -117,9 +117,11 @@ impl Engine {
             self.note_watermark(class);
             return Ok(());
         }
-        let slabs = &mut self.slabs;
-        let filled = cache.fill_loaded(|room| slabs.take(class, SlotState::Cached, room))?;
-        if filled == 0 {
+        let push = |slot| {
+            let pushed = cache.push(slot);
+            debug_assert!(pushed, "there was room");
+        };
+        if self.slabs.take(class, SlotState::Cached, cache.room(), push)? == 0 {
             return Err(self.no_slot(class));
         }
         self.after_take(class);
@@ -145,8 +147,7 @@ impl Engine {
             let empty = cache.exchange_loaded(full);
             self.keep_empty(class, empty);
         }
-        // SAFETY: nothing is pushed before the slots are back in their slabs.
-        self.return_all(class, unsafe { cache.pop_run(usize::MAX) })
+        self.return_all(class, core::iter::from_fn(|| cache.pop()))
     }
 
     /// Gives a cache its magazines, if caching is on and there is memory for them.
@@ -184,8 +185,12 @@ impl Engine {
     }
 
     /// Returns cached slots to their slabs.
-    fn return_all(&mut self, class: ClassId, numbers: &[u32]) -> Result<(), Corruption> {
-        let puts = numbers.iter().map(|&number| self.slabs.put(class, number));
+    fn return_all(
+        &mut self,
+        class: ClassId,
+        slots: impl Iterator<Item = SlotRef>,
+    ) -> Result<(), Corruption> {
+        let puts = slots.map(|slot| self.slabs.put(class, slot.start.addr()));
         // Every one of them, whatever becomes of another.
         puts.fold(Ok(()), Result::and)
     }
@@ -207,9 +212,8 @@ impl Engine {
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
-        // A damaged number is lost; `validate` finds the slot that it was.
-        let _ = self.return_all(class, magazine.numbers());
-        magazine.set_len(0);
+        // What is damaged is lost; `validate` finds the slot that it was.
+        let _ = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
         self.keep_empty(class, magazine);
     }
 
@@ -275,18 +279,16 @@ impl Engine {
 
     /// Allocates one slot past the caches.
     pub(crate) fn alloc_slot(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
-        let mut number = [0];
-        if self.slabs.take(class, SlotState::Live, &mut number)? == 0 {
-            return Err(self.no_slot(class));
-        }
+        let mut taken = None;
+        self.slabs.take(class, SlotState::Live, 1, |slot| taken = NonNull::new(slot.start))?;
+        let Some(start) = taken else { return Err(self.no_slot(class)) };
         self.after_take(class);
-        let pointer = self.slabs.pointer(number[0]).and_then(NonNull::new);
-        pointer.ok_or(AllocError::UnknownClass)
+        Ok(start)
     }
 
     /// Frees a slot past the caches; the caller has found it live.
     pub(crate) fn free_slot(&mut self, slot: Slot) -> Result<(), FreeError> {
-        self.slabs.put(slot.class, slot.number)?;
+        self.slabs.put(slot.class, slot.at.start.addr())?;
         self.note_watermark(slot.class);
         Ok(())
     }

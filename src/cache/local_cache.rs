@@ -5,15 +5,18 @@
 //! What it does without the engine is inlined into its callers; everything else is behind one
 //! `#[cold]` call per operation.
 
-use core::{alloc::Layout, marker::PhantomData, ptr::NonNull};
+use core::{alloc::Layout, marker::PhantomData, ptr::NonNull, sync::atomic::AtomicU32};
 
-use super::{class_cache::ClassCache, engine::Engine};
+use super::{block::CacheBlockRef, class_cache::ClassCache, engine::Engine};
 use crate::{
     config::ClassId,
     error::{AllocError, BulkFreeError, FreeError, ReallocError},
     flags::{POISON_BYTE, PoolFlags},
     heap::Owner,
-    slab::{PieceKind, RegionEntry, SizeTable, SlabMap, Slot, SlotState, StateByte},
+    slab::{
+        PieceEntry, PieceKind, SizeTable, SlabMap, Slot, SlotRef, SlotState, StateByte,
+        least_request,
+    },
     units::{MIN_GRANULE, to_usize},
 };
 
@@ -30,79 +33,24 @@ impl Backing for Engine {
     }
 }
 
-/// The part of a cache that lies in the pool's memory, where others can count what it holds: a
-/// header, and one [`ClassCache`] per class behind it.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct CacheBlock {
-    next: *mut CacheBlock,
-    prev: *mut CacheBlock,
-    count: usize,
-    sizes: SizeTable,
-    classes: [ClassCache; 0],
-}
-
-/// A pointer to a listed cache block.
-///
-/// Invariant: the block is in the pool's memory while it is listed; listing, unlisting and looking
-/// at it happen under the pool's lock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CacheBlockRef(*mut CacheBlock);
-
-impl CacheBlockRef {
-    /// The block at a list's head or link.
-    pub(crate) fn listed(block: *mut CacheBlock) -> Option<Self> {
-        (!block.is_null()).then_some(Self(block))
-    }
-
-    /// The next one in the list.
-    pub(crate) fn next(self) -> *mut CacheBlock {
-        // SAFETY: the type's invariant.
-        unsafe { (*self.0).next }
-    }
-
-    /// Its classes. Only the cache's owner may do more than read their lengths.
-    pub(crate) fn class_caches(&self) -> &[ClassCache] {
-        let classes = self.0.wrapping_add(1).cast::<ClassCache>();
-        // SAFETY: the type's invariant; `count` class caches lie behind the header
-        // (`CacheCore::new_block`). Nobody makes exclusive references to them.
-        unsafe { core::slice::from_raw_parts(classes, (*self.0).count) }
-    }
-
-    /// Slots of a class that this cache holds.
-    pub(crate) fn cached(self, class: ClassId) -> usize {
-        self.class_caches().get(class.index()).map_or(0, ClassCache::cached)
-    }
-}
-
-/// Bytes of a cache block for this many classes.
-fn block_bytes(classes: usize) -> usize {
-    size_of::<CacheBlock>() + classes * size_of::<ClassCache>()
-}
-
-/// The sizes that a cache without a block serves.
-static NO_SIZES: SizeTable = SizeTable::empty();
+/// What a cache without a block counts.
+static NO_RELEASES: AtomicU32 = AtomicU32::new(0);
 
 /// What a local cache is made of; the public handles wrap it.
 ///
-/// Invariants: `block` is null or this cache's own, listed block, `classes` and `sizes` lead into
-/// it and `count` is its number of classes (without a block `sizes` leads to `NO_SIZES`, and `count`
-/// is 0); `quick` is `count` or 0; `map` is the first region's map if `count` is not 0, whose units
-/// are its slots' numbers.
+/// Invariants: `block` is this cache's own, listed block, or none; `quick` is its count of classes or
+/// 0; with a block, `map` is the first region's map and `releases` leads to its count.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
-    classes: *const ClassCache,
-    sizes: *const SizeTable,
+    block: CacheBlockRef,
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
-    count: usize,
+    releases: *const AtomicU32,
     flags: PoolFlags,
     drain: u32,
-    block: *mut CacheBlock,
     /// Used under the lock only, so that others may empty it there.
     shared: bool,
-    first: *const RegionEntry,
     _own: PhantomData<ClassCache>,
 }
 
@@ -112,8 +60,7 @@ unsafe impl Send for CacheCore {}
 /// A live slot that a pointer was found to be.
 struct Found<'c> {
     class: &'c ClassCache,
-    number: u32,
-    state: StateByte,
+    slot: SlotRef,
 }
 
 impl CacheCore {
@@ -130,43 +77,39 @@ impl CacheCore {
     const fn with_use(shared: bool) -> Self {
         Self {
             map: SlabMap::empty(),
-            classes: core::ptr::null(),
-            sizes: &raw const NO_SIZES,
+            block: CacheBlockRef::NONE,
             quick: 0,
-            count: 0,
+            releases: &raw const NO_RELEASES,
             flags: PoolFlags::empty(),
             drain: 0,
-            block: core::ptr::null_mut(),
             shared,
-            first: core::ptr::null(),
             _own: PhantomData,
         }
     }
 
     #[inline(always)]
     fn class(&self, class: ClassId) -> Option<&ClassCache> {
+        self.block.class_caches().get(class.index())
+    }
+
+    /// A class that is served without the engine. (The heap's kind is a class that holds nothing.)
+    #[inline(always)]
+    fn quick_kind(&self, kind: PieceKind) -> Option<&ClassCache> {
         // SAFETY: the type's invariant.
-        (class.index() < self.count).then(|| unsafe { &*self.classes.add(class.index()) })
+        (usize::from(kind.0) <= self.quick).then(|| unsafe { self.block.of_kind(kind) })
     }
 
     /// A class that is served without the engine.
     #[inline(always)]
     fn quick_class(&self, class: ClassId) -> Option<&ClassCache> {
-        // SAFETY: the type's invariant.
-        (class.index() < self.quick).then(|| unsafe { &*self.classes.add(class.index()) })
-    }
-
-    #[inline(always)]
-    fn sizes(&self) -> &SizeTable {
-        // SAFETY: the type's invariant.
-        unsafe { &*self.sizes }
+        self.quick_kind(PieceKind::class(class.0))
     }
 
     /// The smallest class that serves requests by size and whose slots can hold `size` bytes.
     #[inline(always)]
     fn class_of(&self, size: usize) -> Option<(ClassId, &ClassCache)> {
         let look = |id| self.class(id).map(|class| (to_usize(class.size), class.next_larger));
-        let id = self.sizes().class_of(size, look)?;
+        let id = self.block.sizes().class_of(size, look)?;
         Some((id, self.class(id)?))
     }
 
@@ -174,52 +117,60 @@ impl CacheCore {
     #[inline(always)]
     fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
         let (id, class) = self.class_of(layout.size())?;
-        let suits =
-            layout.size() >= to_usize(class.min_size) && layout.align() <= to_usize(class.align);
+        let suits = layout.size() >= least_request(to_usize(class.size))
+            && layout.align() <= usize::from(class.align);
         suits.then_some((id, class))
     }
 
-    /// The live slot of a class that starts at an address. `None`: something else, or in another
-    /// region than the first; the slow path finds out.
+    /// The live slot that starts at an address, if it is one of a class that is served without the
+    /// engine. `None`: something else, or in another region than the first; the slow path finds out.
     #[inline(always)]
-    fn find(&self, addr: usize, expected: Option<ClassId>) -> Option<Found<'_>> {
-        let number = self.map.unit_of(addr)?;
-        let id = self.map.kind_at(number).class_or_none();
-        if expected.is_some_and(|expected| expected != id) {
+    fn find(&self, addr: usize) -> Option<Found<'_>> {
+        let piece = self.map.piece_of(addr)?;
+        let class = self.quick_kind(piece.kind())?;
+        self.find_in(piece, addr, class)
+    }
+
+    /// The live slot of a class, whose number is given too, that starts at an address.
+    #[inline(always)]
+    fn find_of<'c>(&self, addr: usize, id: ClassId, class: &'c ClassCache) -> Option<Found<'c>> {
+        let piece = self.map.piece_of(addr)?;
+        if piece.kind() != PieceKind::class(id.0) {
             return None;
         }
-        let class = self.quick_class(id)?;
-        let (states, offset) = self.map.slab_at(number);
-        let index = class.reciprocal.divide(offset);
-        if index >= class.slots_per_slab {
-            return None;
-        }
+        self.find_in(piece, addr, class)
+    }
+
+    /// The live slot that starts at an address in a piece of a slab of the class.
+    #[inline(always)]
+    fn find_in<'c>(
+        &self,
+        piece: &PieceEntry,
+        addr: usize,
+        class: &'c ClassCache,
+    ) -> Option<Found<'c>> {
+        let index = class.slot_at(piece.offset_of(addr))?;
         // SAFETY: the map says that the piece is in a slab of this class, or was when it was read,
-        // so `states` are that slab's, and the index is in range.
-        let state = unsafe { StateByte::at(states, index) };
-        (state.load() == SlotState::Live as u8).then_some(Found { class, number, state })
+        // so these states are that slab's, and the index is in range.
+        let state = unsafe { StateByte::at(piece.states(), index) };
+        let slot = SlotRef { start: self.map.at(addr), state };
+        (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
     }
 
     /// Marks a cached slot live and turns it into a pointer.
     #[inline(always)]
-    fn hand_out(&self, class: &ClassCache, number: u32) -> NonNull<u8> {
-        let map = if self.map.has(number) { &self.map } else { self.map_of(number) };
-        let (states, offset) = map.slab(number);
-        // SAFETY: the slot is cached here, so its slab exists and this is its index.
-        unsafe { StateByte::at(states, class.reciprocal.divide(offset)) }.store(SlotState::Live);
-        // SAFETY: slots lie in regions, and no region starts at address 0.
-        let pointer = unsafe { NonNull::new_unchecked(map.pointer(number)) };
+    fn hand_out(&self, class: &ClassCache, slot: SlotRef) -> NonNull<u8> {
+        let pointer = live(slot);
         if !self.flags.is_empty() {
             prepare_out(self.flags, pointer, to_usize(class.size));
         }
         pointer
     }
 
-    #[cold]
-    fn map_of(&self, number: u32) -> &SlabMap {
-        // SAFETY: the first entry is set with the map, and lives as long as the pool.
-        let first = unsafe { self.first.as_ref() };
-        first.and_then(|first| first.of_number(number)).map_or(&self.map, RegionEntry::map)
+    #[inline(always)]
+    fn releases(&self) -> &AtomicU32 {
+        // SAFETY: the type's invariant; region entries live as long as the pool.
+        unsafe { &*self.releases }
     }
 
     /// Allocates a slot of a class. O(1) without the lock; once per magazine, under the lock,
@@ -290,7 +241,7 @@ impl CacheCore {
         if class.is_empty() {
             class.swap_if(|len| len > 0);
         }
-        class.pop().map(|number| self.hand_out(class, number))
+        class.pop().map(|slot| self.hand_out(class, slot))
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
@@ -308,8 +259,8 @@ impl CacheCore {
             && class.has_magazines()
         {
             engine.refill(id, class)?;
-            let number = class.pop().ok_or(AllocError::UnknownClass)?;
-            return Ok(self.hand_out(class, number));
+            let slot = class.pop().ok_or(AllocError::UnknownClass)?;
+            return Ok(self.hand_out(class, slot));
         }
         // Magazines only after there was a slot: a request that fails asks for no more memory.
         let direct = engine.alloc_slot(id)?;
@@ -366,7 +317,7 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if self.drain != engine.drain || self.count != engine.slabs.classes().len() {
+        if self.drain != engine.drain || self.block.count() != engine.slabs.classes().len() {
             self.catch_up(engine);
         }
         self.flags = engine.flags;
@@ -378,7 +329,7 @@ impl CacheCore {
             self.flush(engine, false);
             self.drain = engine.drain;
         }
-        if self.count != engine.slabs.classes().len() {
+        if self.block.count() != engine.slabs.classes().len() {
             self.renew(engine);
         }
     }
@@ -386,74 +337,14 @@ impl CacheCore {
     /// Replaces the block by one for all classes there are now. Without memory for it the cache
     /// goes on with the classes it knows.
     fn renew(&mut self, engine: &mut Engine) {
-        let Some(block) = Self::new_block(engine) else { return };
+        let Some(block) = CacheBlockRef::new(engine) else { return };
         self.close(engine);
         let Some(first) = engine.store().first_region() else { return };
-        debug_assert!(first.map().is_first());
-        (self.first, self.map) = (first, *first.map());
+        (self.releases, self.map) = (first.releases(), *first.map());
         self.block = block;
+        self.quick = if engine.flags.is_empty() { block.count() } else { 0 };
         if self.shared {
-            engine.shared = block;
-        }
-        // SAFETY: `new_block` made the block; it becomes this cache's.
-        unsafe {
-            self.count = (*block).count;
-            self.sizes = &raw const (*block).sizes;
-        }
-        self.classes = block.wrapping_add(1).cast();
-        self.quick = if engine.flags.is_empty() { self.count } else { 0 };
-        Self::list(block, engine);
-    }
-
-    fn new_block(engine: &mut Engine) -> Option<*mut CacheBlock> {
-        const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
-        let count = engine.slabs.classes().len();
-        let (bytes, align) = (block_bytes(count), align_of::<CacheBlock>());
-        let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
-        let block = memory.cast::<CacheBlock>();
-        let header = CacheBlock {
-            next: core::ptr::null_mut(),
-            prev: core::ptr::null_mut(),
-            count,
-            sizes: *engine.slabs.sizes(),
-            classes: [],
-        };
-        // SAFETY: the heap gave `block_bytes(count)` bytes, aligned as asked for.
-        unsafe { block.write(header) };
-        let classes = block.wrapping_add(1).cast::<ClassCache>();
-        for (index, class) in engine.slabs.classes().iter().enumerate() {
-            // SAFETY: as above; `index < count`.
-            unsafe { classes.add(index).write(ClassCache::new(class)) };
-        }
-        Some(block)
-    }
-
-    fn list(block: *mut CacheBlock, engine: &mut Engine) {
-        let head = engine.caches;
-        // SAFETY: the block is complete and nobody else has it; the head, if any, is listed, and
-        // links are touched under the lock only. No references: their owners read the rest.
-        unsafe {
-            (*block).next = head;
-            if !head.is_null() {
-                (*head).prev = block;
-            }
-        }
-        engine.caches = block;
-    }
-
-    fn unlist(block: *mut CacheBlock, engine: &mut Engine) {
-        // SAFETY: the block is listed, so it and its neighbours are valid; links are touched under
-        // the lock only.
-        unsafe {
-            let (prev, next) = ((*block).prev, (*block).next);
-            if prev.is_null() {
-                engine.caches = next;
-            } else {
-                (*prev).next = next;
-            }
-            if !next.is_null() {
-                (*next).prev = prev;
-            }
+            engine.shared = block.link();
         }
     }
 
@@ -468,15 +359,14 @@ impl CacheCore {
 
     /// Gives back everything, the block included. The cache can be used again.
     pub(crate) fn close(&mut self, engine: &mut Engine) {
-        if self.block.is_null() {
+        if self.block.count() == 0 {
             return;
         }
         if self.shared {
             engine.shared = core::ptr::null_mut();
         }
         self.flush(engine, true);
-        Self::unlist(self.block, engine);
-        engine.slabs.store.free_own(self.block.cast());
+        self.block.end(engine);
         let (flags, drain) = (self.flags, self.drain);
         *self = Self { flags, drain, ..Self::with_use(self.shared) };
     }
@@ -489,8 +379,7 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        let in_one_step = layout.align() <= MIN_GRANULE && SizeTable::is_one_step(layout.size());
-        let slot = if in_one_step {
+        let slot = if layout.align() <= MIN_GRANULE && layout.size() <= SizeTable::ONE_STEP_MAX {
             self.alloc_quick(layout.size())
         } else {
             self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
@@ -505,19 +394,13 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        self.pop_quick(self.sizes().serving(size)?)
+        self.block.serving(size).and_then(pop_live)
     }
 
-    /// Allocates a slot of a class if the loaded magazine has one, of the first region.
+    /// Allocates a slot of a class if the loaded magazine has one.
     #[inline(always)]
     fn pop_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
-        let class = self.quick_class(id)?;
-        let unit = class.pop_if(|number| self.map.is_unit(number))?;
-        let (states, offset) = self.map.slab_at(unit);
-        // SAFETY: the slot is cached here, so its slab exists and this is its index.
-        unsafe { StateByte::at(states, class.reciprocal.divide(offset)) }.store(SlotState::Live);
-        // SAFETY: slots lie in regions, and no region starts at address 0.
-        Some(unsafe { NonNull::new_unchecked(self.map.address(unit)) })
+        self.quick_class(id).and_then(pop_live)
     }
 
     #[cold]
@@ -568,8 +451,12 @@ impl CacheCore {
     /// room for it.
     #[inline(always)]
     pub(crate) fn free_quick(&self, addr: usize, expected: Option<ClassId>) -> bool {
-        let Some(found) = self.find(addr, expected) else { return false };
-        found.class.push(found.number, || found.state.store(SlotState::Cached))
+        let Some(id) = expected else {
+            return self.find(addr).is_some_and(|found| found.class.push(found.slot));
+        };
+        let Some(class) = self.quick_class(id) else { return false };
+        class.push_popped(addr, self.releases())
+            || self.find_of(addr, id, class).is_some_and(|found| class.push(found.slot))
     }
 
     /// Frees a slot of whatever class; blocks of the heap are refused.
@@ -580,7 +467,7 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
         let addr = pointer.addr().get();
-        let known = self.map.number_of(addr).and_then(|number| self.map.kind(number).as_class());
+        let known = self.map.piece_of(addr).and_then(|piece| piece.kind().as_class());
         let class = match known {
             Some(class) => ClassId(class),
             None => class_at(addr, engine),
@@ -596,10 +483,12 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        if let Some(found) = self.find(pointer.addr().get(), expected)
+        let class = expected.and_then(|id| self.class(id));
+        if let Some(found) = self.find(pointer.addr().get())
+            && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
             && found.class.swap_if_previous_has_room()
         {
-            found.class.push(found.number, || found.state.store(SlotState::Cached));
+            found.class.push(found.slot);
             return Ok(());
         }
         engine.with(|engine| counted(engine, |engine| self.free_to(pointer, expected, engine)))
@@ -632,8 +521,7 @@ impl CacheCore {
         }
         let size = engine.slabs.classes()[slot.class.index()].shape.size;
         prepare_in(engine.flags, pointer, size);
-        let mark = || engine.slabs.set_state(slot, SlotState::Cached);
-        if class.is_some_and(|class| class.push(slot.number, mark)) {
+        if class.is_some_and(|class| class.push(slot.at)) {
             return Ok(());
         }
         engine.free_slot(slot)
@@ -648,14 +536,24 @@ impl CacheCore {
         out: &mut [NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
-        if let [only] = out {
-            *only = self.alloc_fixed(id, engine)?;
+        let filled = self.quick_class(id).map_or(0, |class| class.pop_into(out));
+        if filled == out.len() {
             return Ok(());
         }
-        let mut filled = 0;
-        while filled < out.len() {
-            filled += self.pop_into(id, &mut out[filled..]);
-            let Some(next) = out.get_mut(filled) else { break };
+        self.alloc_bulk_slow(id, out, filled, engine)
+    }
+
+    /// Goes on with a bulk of which the first `filled` have been allocated.
+    #[cold]
+    #[inline(never)]
+    fn alloc_bulk_slow(
+        &mut self,
+        id: ClassId,
+        out: &mut [NonNull<u8>],
+        mut filled: usize,
+        engine: &mut impl Backing,
+    ) -> Result<(), AllocError> {
+        while let Some(next) = out.get_mut(filled) {
             match self.alloc_fixed_slow(id, engine) {
                 Ok(slot) => *next = slot,
                 Err(error) => {
@@ -667,32 +565,9 @@ impl CacheCore {
                 }
             }
             filled += 1;
+            filled += self.quick_class(id).map_or(0, |class| class.pop_into(&mut out[filled..]));
         }
         Ok(())
-    }
-
-    /// Moves slots from the loaded magazine to `out`, as many as there are, in the order in which they
-    /// came.
-    #[inline]
-    fn pop_into(&self, id: ClassId, out: &mut [NonNull<u8>]) -> usize {
-        let Some(class) = self.class(id) else { return 0 };
-        // Copies: what is written below might be anything to the compiler.
-        let (map, quick, reciprocal) = (self.map, self.quick > 0, class.reciprocal);
-        let mut scan = map.scan();
-        // SAFETY: nothing is pushed in this function.
-        let run = unsafe { class.pop_run(out.len()) };
-        for (slot, &number) in out.iter_mut().zip(run) {
-            if !quick || !map.is_unit(number) {
-                *slot = self.hand_out(class, number);
-                continue;
-            }
-            let (_, states, offset) = scan.slab_at(number);
-            // SAFETY: the slot is cached here, so its slab exists and this is its index.
-            unsafe { StateByte::at(states, reciprocal.divide(offset)) }.store(SlotState::Live);
-            // SAFETY: slots lie in regions, and no region starts at address 0.
-            *slot = unsafe { NonNull::new_unchecked(map.address(number)) };
-        }
-        run.len()
     }
 
     /// Frees slots of a class from the front, up to the first that cannot be freed.
@@ -703,22 +578,37 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
-        if let [only] = *pointers {
-            let freed = self.free(only, Some(id), engine);
-            return freed.map_err(|error| BulkFreeError { freed: 0, error });
+        let popped = match self.quick_class(id) {
+            Some(class) if pointers.len() <= class.room() => {
+                class.push_all_popped(pointers, self.releases())
+            }
+            _ => 0,
+        };
+        if popped == pointers.len() {
+            return Ok(());
         }
-        if let Some(class) = self.class(id) {
-            class.make_room_for(pointers.len());
+        self.free_bulk_slow(id, pointers, popped, engine)
+    }
+
+    /// Goes on with a bulk of which the first `freed` have been freed.
+    #[inline(never)]
+    fn free_bulk_slow(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        mut freed: usize,
+        engine: &mut impl Backing,
+    ) -> Result<(), BulkFreeError> {
+        if let Some(class) = self.quick_class(id) {
+            class.make_room_for(pointers.len() - freed);
         }
-        let mut freed = 0;
-        while freed < pointers.len() {
+        loop {
             freed += self.push_from(id, &pointers[freed..]);
-            let Some(&next) = pointers.get(freed) else { break };
+            let Some(&next) = pointers.get(freed) else { return Ok(()) };
             self.free_slow(next, Some(id), engine)
                 .map_err(|error| BulkFreeError { freed, error })?;
             freed += 1;
         }
-        Ok(())
     }
 
     /// Moves live slots of a class from the front of `pointers` to the loaded magazine, while there is
@@ -726,28 +616,11 @@ impl CacheCore {
     #[inline]
     fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
         let Some(class) = self.quick_class(id) else { return 0 };
-        // Copies, as in `pop_into`.
-        let (map, reciprocal, slots) = (self.map, class.reciprocal, class.slots_per_slab);
-        let mut scan = map.scan();
-        let mut pushed = 0;
-        for (place, pointer) in class.room().iter().zip(pointers) {
-            let Some(number) = map.unit_of(pointer.addr().get()) else { break };
-            let (kind, states, offset) = scan.slab_at(number);
-            let index = reciprocal.divide(offset);
-            if kind != PieceKind::class(id.0) || index >= slots {
-                break;
-            }
-            // SAFETY: as in `find`.
-            let state = unsafe { StateByte::at(states, index) };
-            if state.load() != SlotState::Live as u8 {
-                break;
-            }
-            state.store(SlotState::Cached);
-            place.set(number);
-            pushed += 1;
-        }
-        class.keep(pushed);
-        pushed
+        let pushed = pointers.iter().take_while(|pointer| {
+            let found = self.find_of(pointer.addr().get(), id, class);
+            found.is_some_and(|found| class.push(found.slot))
+        });
+        pushed.count()
     }
 
     /// Allocates only from what is ready: nothing is reclaimed for it, and a failure not counted.
@@ -810,7 +683,7 @@ impl CacheCore {
 
     /// What the caller holds at a pointer, if it is live. O(1), without the lock for slots.
     fn held(&self, pointer: NonNull<u8>, engine: &mut impl Backing) -> Result<Held, FreeError> {
-        match self.find(pointer.addr().get(), None) {
+        match self.find(pointer.addr().get()) {
             Some(found) => Ok(Held { usable: to_usize(found.class.size), is_slot: true }),
             None => engine.with(|engine| counted(engine, |engine| held(engine, pointer))),
         }
@@ -822,7 +695,7 @@ impl CacheCore {
         pointer: NonNull<u8>,
         engine: &mut impl Backing,
     ) -> Result<usize, FreeError> {
-        match self.find(pointer.addr().get(), None) {
+        match self.find(pointer.addr().get()) {
             Some(found) => Ok(to_usize(found.class.size)),
             None => engine.with(|engine| usable_size(engine, pointer)),
         }
@@ -840,6 +713,20 @@ impl CacheCore {
         }
         engine.with(|engine| counted(engine, |engine| resize(engine, pointer, held, new_size)))
     }
+}
+
+/// Takes a slot out of the loaded magazine, if there is one, and marks it live.
+#[inline(always)]
+fn pop_live(class: &ClassCache) -> Option<NonNull<u8>> {
+    class.pop().map(live)
+}
+
+/// Marks a cached slot live.
+#[inline(always)]
+fn live(slot: SlotRef) -> NonNull<u8> {
+    slot.state.store(SlotState::Live);
+    // SAFETY: slots lie in regions, and no region starts at address 0.
+    unsafe { NonNull::new_unchecked(slot.start) }
 }
 
 /// What a live pointer holds.

@@ -1,8 +1,11 @@
 #![allow(unsafe_code)] // magazines lie in the region
-//! Magazines: arrays of slot numbers that move between caches and depots as one (Bonwick and
-//! Adams, 2001, "Magazines and Vmem").
+//! Magazines: arrays of slots that move between caches and depots as one (Bonwick and Adams, 2001,
+//! "Magazines and Vmem").
 
-use crate::units::{to_u32, to_usize};
+use crate::{
+    slab::{SlotRef, StateByte},
+    units::{to_u32, to_usize},
+};
 
 #[derive(Debug)]
 #[repr(C)]
@@ -14,17 +17,88 @@ struct Header {
 
 /// A pointer to a magazine, or none.
 ///
-/// Invariant: it points to a header with `capacity` slot numbers behind it, the first `len` of
-/// them initialised, in the pool's memory; one cache or one depot owns it.
+/// Invariant: it points to a header with [`Arrays`] of `capacity` slots behind it, the first `len` of
+/// them cached slots, in the pool's memory; one cache or one depot owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Magazine(*mut Header);
+
+/// A magazine's slots: an array of where they start, and one of their state bytes, so that bursts of
+/// pointers are copied and compared as they lie.
+///
+/// Invariant: every place of `starts` is initialised: null, or a slot's start that was once written
+/// together with its state byte.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrays {
+    starts: *mut *mut u8,
+    states: *mut StateByte,
+}
+
+impl Arrays {
+    /// Arrays without a place.
+    pub(crate) const NONE: Self =
+        Self { starts: core::ptr::dangling_mut(), states: core::ptr::dangling_mut() };
+
+    /// The magazine that they belong to.
+    fn magazine(self) -> Magazine {
+        Magazine(self.starts.cast::<Header>().wrapping_sub(1))
+    }
+
+    /// What is written at a place.
+    ///
+    /// # Safety
+    /// There is such a place, and something was written there.
+    #[inline(always)]
+    pub(crate) unsafe fn get(self, place: usize) -> SlotRef {
+        // SAFETY: the caller's promise.
+        unsafe {
+            SlotRef { start: self.starts.add(place).read(), state: self.states.add(place).read() }
+        }
+    }
+
+    /// The state byte of the slot that is written at a place, if it starts at this address.
+    ///
+    /// # Safety
+    /// There is such a place.
+    #[inline(always)]
+    pub(crate) unsafe fn popped(self, place: usize, addr: usize) -> Option<StateByte> {
+        // SAFETY: the caller's promise, and the type's invariant.
+        let is = unsafe { self.starts.add(place).read() }.addr() == addr;
+        // SAFETY: as above; no slot starts at address 0, so one is written there.
+        is.then(|| unsafe { self.states.add(place).read() })
+    }
+
+    /// Writes a slot to a place.
+    ///
+    /// # Safety
+    /// There is such a place.
+    #[inline(always)]
+    pub(crate) unsafe fn set(self, place: usize, slot: SlotRef) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.starts.add(place).write(slot.start);
+            self.states.add(place).write(slot.state);
+        }
+    }
+
+    /// Forgets what is written from place `from` to before `to`.
+    ///
+    /// # Safety
+    /// There are such places.
+    pub(crate) unsafe fn forget(self, from: usize, to: usize) {
+        for place in from..to {
+            // SAFETY: the caller's promise.
+            unsafe { self.starts.add(place).write(core::ptr::null_mut()) };
+        }
+    }
+}
 
 impl Magazine {
     pub(crate) const NONE: Self = Self(core::ptr::null_mut());
 
     /// Bytes of a magazine for this many slots.
     pub(crate) const fn bytes(capacity: u32) -> usize {
-        size_of::<Header>() + to_usize(capacity) * size_of::<u32>()
+        const { assert!(size_of::<Header>().is_multiple_of(align_of::<*mut u8>())) };
+        size_of::<Header>() + to_usize(capacity) * size_of::<SlotRef>()
     }
 
     /// Makes memory an empty magazine.
@@ -35,10 +109,15 @@ impl Magazine {
         let magazine = Self(memory.cast());
         // SAFETY: the caller's promise.
         unsafe { magazine.0.write(Header { next: Self::NONE, len: 0, capacity }) };
-        for index in 0..to_usize(capacity) {
-            // SAFETY: as above; `index` is within the capacity.
-            unsafe { magazine.start().add(index).write(0) };
-        }
+        // SAFETY: as above; these are all of its places.
+        unsafe { magazine.arrays().forget(0, to_usize(capacity)) };
+        magazine
+    }
+
+    /// The magazine with these arrays, which now hold `len` slots.
+    pub(crate) fn of(arrays: Arrays, len: usize) -> Self {
+        let magazine = arrays.magazine();
+        magazine.set_len(len);
         magazine
     }
 
@@ -52,16 +131,12 @@ impl Magazine {
         self.0.cast()
     }
 
-    /// The first slot number.
+    /// Its slots' places.
     #[inline]
-    pub(crate) fn start(self) -> *mut u32 {
-        self.0.wrapping_add(1).cast()
-    }
-
-    /// The magazine whose first slot number this is.
-    #[inline]
-    pub(crate) fn of_start(start: *mut u32) -> Self {
-        Self(start.cast::<Header>().wrapping_sub(1))
+    pub(crate) fn arrays(self) -> Arrays {
+        let starts = self.0.wrapping_add(1).cast::<*mut u8>();
+        let states = starts.wrapping_add(to_usize(self.with(|header| header.capacity)));
+        Arrays { starts, states: states.cast() }
     }
 
     fn with<R>(self, access: impl FnOnce(&mut Header) -> R) -> R {
@@ -81,20 +156,28 @@ impl Magazine {
         to_usize(self.with(|header| header.len))
     }
 
-    pub(crate) fn set_len(self, len: usize) {
+    fn set_len(self, len: usize) {
         self.with(|header| header.len = to_u32(len));
     }
 
-    /// The numbers it holds.
-    pub(crate) fn numbers(&self) -> &[u32] {
-        // SAFETY: the type's invariant; the owner does not change it while this borrows it.
-        unsafe { core::slice::from_raw_parts(self.start(), self.len()) }
+    /// Its free places hold nothing from now on.
+    pub(crate) fn forget_popped(self) {
+        let (len, capacity) = self.with(|header| (header.len, header.capacity));
+        // SAFETY: places of this magazine.
+        unsafe { self.arrays().forget(to_usize(len), to_usize(capacity)) };
     }
 
-    /// All places for numbers.
-    pub(crate) fn room(&mut self) -> &mut [u32] {
-        let capacity = to_usize(self.with(|header| header.capacity));
-        // SAFETY: the type's invariant; all places were initialised by `new`.
-        unsafe { core::slice::from_raw_parts_mut(self.start(), capacity) }
+    /// Takes the slot that was put in last.
+    pub(crate) fn pop(self) -> Option<SlotRef> {
+        let last = self.len().checked_sub(1)?;
+        self.set_len(last);
+        // SAFETY: the type's invariant.
+        Some(unsafe { self.arrays().get(last) })
+    }
+
+    /// The slots it holds.
+    pub(crate) fn slots(self) -> impl Iterator<Item = SlotRef> {
+        // SAFETY: the type's invariant.
+        (0..self.len()).map(move |place| unsafe { self.arrays().get(place) })
     }
 }

@@ -1,6 +1,7 @@
 //! Layer 5, caches: magazines that travel whole between local caches and depots, so that nobody
 //! takes a lock per object.
 
+mod block;
 mod class_cache;
 mod depot;
 mod engine;

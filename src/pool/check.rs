@@ -11,7 +11,7 @@ use crate::{
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
     slab::{Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotState, Walk, Walked},
-    units::{WORD, to_u32, to_usize},
+    units::{WORD, to_usize},
 };
 
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
@@ -186,11 +186,11 @@ fn check_slabs(
 fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Corruption> {
     let broken = Corruption { addr, kind: CorruptionKind::Slab };
     let (map, store) = (entry.map(), engine.store());
-    let number = map.number_of(addr).ok_or(broken)?;
-    let number_of_class = map.kind(number).as_class().ok_or(broken)?;
-    let class: &Class = engine.slabs.class(ClassId(number_of_class)).ok_or(broken)?;
-    let (states, offset) = map.slab(number);
-    if offset != 0
+    let piece = map.piece_of(addr).ok_or(broken)?;
+    let number = piece.kind().as_class().ok_or(broken)?;
+    let class: &Class = engine.slabs.class(ClassId(number)).ok_or(broken)?;
+    let states = piece.states();
+    if piece.offset_of(addr) != 0
         || store.region_of(states.addr()).is_none()
         || !states.addr().is_multiple_of(WORD)
     {
@@ -198,22 +198,20 @@ fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Co
     }
     let slab = Slab::of_states(states);
     let shape = &class.shape;
-    let fits = slab.class() == number_of_class
-        && slab.first() == number
+    let fits = slab.class() == number
+        && slab.first().addr() == addr
         && slab.pieces() == shape.pieces
         && slab.slots() == shape.slots;
     if !fits {
         return Err(Corruption { addr: slab.memory().addr(), ..broken });
     }
-    for piece in 0..shape.pieces {
-        let number =
-            number + to_u32((to_usize(piece) * store.piece_bytes()) >> store.granule().shift());
-        let same = map.has(number)
-            && map.kind(number) == PieceKind::class(number_of_class)
-            && map.slab(number).0 == states;
-        if !same {
-            return Err(broken);
-        }
+    let mut same = 0;
+    for piece in map.run(addr, shape.pieces) {
+        let is_slabs = piece.kind() == PieceKind::class(number) && piece.states() == states;
+        same += u32::from(is_slabs && piece.offset_of(addr) == 0);
+    }
+    if same != shape.pieces {
+        return Err(broken);
     }
     slab.count().map_err(|addr| Corruption { addr, kind: CorruptionKind::SlotState })?;
     Ok(slab)
@@ -258,10 +256,12 @@ fn check_depot(engine: &Engine, id: ClassId) -> Result<(), Corruption> {
     let mut cached = 0;
     for magazine in depot.full() {
         let broken = Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine };
-        for &number in magazine.numbers() {
-            let pointer = engine.slabs.pointer(number).ok_or(broken)?;
-            match engine.slabs.slot_at(pointer.addr()) {
-                Ok(Some(slot)) if slot.class == id && slot.state == SlotState::Cached as u8 => {}
+        for cached in magazine.slots() {
+            match engine.slabs.slot_at(cached.start.addr()) {
+                Ok(Some(slot))
+                    if slot.class == id
+                        && slot.state == SlotState::Cached as u8
+                        && slot.at.state == cached.state => {}
                 _ => return Err(broken),
             }
         }

@@ -151,9 +151,9 @@ fn block_entry(block: Block, tag: Tag) -> MapEntry {
 }
 
 fn slab_entry(store: &Store, entry: &RegionEntry, start: usize) -> Option<MapEntry> {
-    let number = entry.map().number_of(start)?;
-    let class = ClassId(entry.map().kind(number).as_class()?);
-    let slab = Slab::of_states(entry.map().slab(number).0);
+    let piece = entry.map().piece_of(start)?;
+    let class = ClassId(piece.kind().as_class()?);
+    let slab = Slab::of_states(piece.states());
     let (slots, free) = (to_usize(slab.slots()), to_usize(slab.free()));
     let size = to_usize(slab.pieces()) * store.piece_bytes();
     Some(MapEntry { addr: start, size, kind: MapKind::Slab { class, slots, free } })

@@ -24,7 +24,7 @@ use crate::{
     region::Region,
     slab::{MAX_CLASS_SIZE, Store},
     stats::{ClassStats, PoolStats},
-    units::{Granule, MIN_GRANULE, fold_key, to_usize},
+    units::{Granule, fold_key, to_usize},
 };
 
 /// A memory pool over one or more regions.
@@ -384,11 +384,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         let guarded = self.inner.lock();
         let engine = &guarded.engine;
         let entry = engine.slabs.class(class)?;
-        let stride = to_usize(entry.shape.stride) << engine.store().granule().shift();
         Some(ClassStats {
             id: class,
             size: entry.shape.size,
-            stride,
+            stride: to_usize(entry.shape.stride),
             slabs: to_usize(entry.slabs),
             slots: to_usize(entry.slots()),
             live: engine.live(class),
@@ -624,7 +623,7 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
         return Err(ConfigError::BadAlignment { alignment });
     }
     let classes = config.classes().ok_or(ConfigError::TooManyClasses)?;
-    let granule = Granule::new(alignment.max(least_granule(region.len())));
+    let granule = Granule::new(alignment);
     let store = Store::new(region, zeroed, granule, pool_key(config.key, &region))?;
     let mut engine = Engine::new(store, config.flags, config.magazine);
     for class in classes {
@@ -635,15 +634,6 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     }
     engine.slabs.store.open();
     Ok(engine)
-}
-
-/// The smallest granule with which 32-bit slot numbers reach across a region, and another one.
-fn least_granule(region_bytes: usize) -> usize {
-    let mut granule = MIN_GRANULE;
-    while granule < MAX_ALIGNMENT && region_bytes / granule > to_usize(u32::MAX) / 2 {
-        granule *= 2;
-    }
-    granule
 }
 
 /// The preset table, as far as slabs of its sizes make sense in these regions.

@@ -9,9 +9,9 @@ mod store;
 mod table;
 mod walk;
 
-pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable};
-pub(crate) use slab::{Home, Slab, SlabList, SlotState, StateByte};
-pub(crate) use slab_map::{PieceKind, Reciprocal, SlabMap};
+pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable, least_request};
+pub(crate) use slab::{Home, Slab, SlabList, SlotRef, SlotState, StateByte};
+pub(crate) use slab_map::{PieceEntry, PieceKind, Reciprocal, SlabMap};
 pub(crate) use slabs::{Slabs, Slot};
 pub(crate) use store::{RegionEntry, Store};
 pub(crate) use table::Table;

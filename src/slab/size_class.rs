@@ -4,10 +4,10 @@ use core::cmp::Reverse;
 
 use super::{
     slab::{Home, MAX_SLOTS, SlabList},
-    slab_map::Reciprocal,
+    slab_map::{PieceKind, Reciprocal},
 };
 use crate::{
-    config::{ClassId, MAX_CLASSES, SizeClass, WatermarkFn},
+    config::{ClassId, SizeClass, WatermarkFn},
     error::ConfigError,
     units::{MIN_GRANULE, ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
 };
@@ -33,7 +33,7 @@ const COLOUR: usize = 128;
 pub(crate) struct SlabShape {
     /// Usable bytes of a slot.
     pub(crate) size: usize,
-    /// Granules from one slot to the next.
+    /// Bytes from one slot to the next.
     pub(crate) stride: u32,
     /// Divides by the stride.
     pub(crate) reciprocal: Reciprocal,
@@ -59,11 +59,10 @@ impl SlabShape {
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
         let stride = size + colour;
         let (pieces, slots) = Self::best_fit(stride, piece, share);
-        let stride_units = to_u32(stride / granule);
         Ok(Self {
             size,
-            stride: stride_units,
-            reciprocal: Reciprocal::of(stride_units),
+            stride: to_u32(stride),
+            reciprocal: Reciprocal::of(to_u32(stride)),
             align: (1 << stride.trailing_zeros()).min(4096),
             pieces: to_u32(pieces),
             slots: to_u32(slots),
@@ -149,12 +148,6 @@ impl Class {
         }
     }
 
-    /// The smallest request without a class that it serves: less would waste too much.
-    pub(crate) fn least_request(&self) -> usize {
-        let size = self.shape.size;
-        if size <= 64 { 1 } else { size - size / REQUEST_WASTE_SHARE }
-    }
-
     /// Slots it has in all.
     pub(crate) fn slots(&self) -> u32 {
         self.slabs * self.shape.slots
@@ -176,23 +169,26 @@ const LINEAR_BUCKETS: usize = LINEAR_MAX / LINEAR_STEP + 1;
 const COLUMN_SHIFT: usize = 3;
 const BUCKETS: usize =
     LINEAR_BUCKETS + ((ceil_log2(MAX_CLASS_SIZE) - ceil_log2(LINEAR_MAX)) << COLUMN_SHIFT);
-const NO_CLASS: u8 = u8::MAX;
 
 /// For each bucket of sizes, the smallest class that can hold the bucket's smallest size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SizeTable {
-    classes: [u8; BUCKETS],
+    classes: [PieceKind; BUCKETS],
     /// The same for the first buckets, unless the class would waste too much.
-    serving: [u8; LINEAR_BUCKETS],
+    serving: [PieceKind; LINEAR_BUCKETS],
 }
 
 /// A request without a class goes to the heap if the class would waste more than this part of it.
 const REQUEST_WASTE_SHARE: usize = 4;
 
+/// The smallest request without a class that a class of this size serves: less would waste too much.
+pub(crate) fn least_request(class_size: usize) -> usize {
+    if class_size <= 64 { 1 } else { class_size - class_size / REQUEST_WASTE_SHARE }
+}
+
 impl SizeTable {
     pub(crate) const fn empty() -> Self {
-        const { assert!(MAX_CLASSES < NO_CLASS as usize) };
-        Self { classes: [NO_CLASS; BUCKETS], serving: [NO_CLASS; LINEAR_BUCKETS] }
+        Self { classes: [PieceKind::HEAP; BUCKETS], serving: [PieceKind::HEAP; LINEAR_BUCKETS] }
     }
 
     #[inline(always)]
@@ -216,17 +212,23 @@ impl SizeTable {
         (1 << log) + (column << (log - COLUMN_SHIFT)) + 1
     }
 
-    /// Whether [`serving`](Self::serving) knows which class serves a size.
+    /// The largest size that [`serving`](Self::serving) knows of.
+    pub(crate) const ONE_STEP_MAX: usize = LINEAR_MAX;
+
+    /// Where a request of `size` bytes is served from; `None`: the size is larger than
+    /// [`ONE_STEP_MAX`](Self::ONE_STEP_MAX).
     #[inline(always)]
-    pub(crate) const fn is_one_step(size: usize) -> bool {
-        size <= LINEAR_MAX
+    pub(crate) fn serving(&self, size: usize) -> Option<PieceKind> {
+        if size > LINEAR_MAX {
+            return None;
+        }
+        // Not `div_ceil`, whose care for overflow costs four instructions.
+        Some(self.serving[(size + (LINEAR_STEP - 1)) >> LINEAR_STEP.ilog2()])
     }
 
-    /// The class that serves a request of `size` bytes, or a number that no class has; `None`: the
-    /// size is beyond the first buckets.
-    #[inline(always)]
-    pub(crate) fn serving(&self, size: usize) -> Option<ClassId> {
-        self.serving.get(size.div_ceil(LINEAR_STEP)).map(|&class| ClassId(class))
+    /// Has [`serving`](Self::serving) send every request to the heap.
+    pub(crate) fn forget_serving(&mut self) {
+        self.serving = [PieceKind::HEAP; LINEAR_BUCKETS];
     }
 
     /// The smallest class that can hold `size` bytes; `look` tells a class's size and which one is the
@@ -254,25 +256,24 @@ impl SizeTable {
     /// next larger one is to be looked at.
     #[inline(always)]
     fn start_for(&self, size: usize) -> Option<ClassId> {
-        let class = *self.classes.get(Self::bucket(size))?;
-        (class != NO_CLASS).then_some(ClassId(class))
+        self.classes.get(Self::bucket(size))?.as_class().map(ClassId)
     }
 
     /// Lets the class `number` of `classes` serve the sizes for which it is the smallest; of two
     /// equal ones the later serves: whoever added it wants its slots used. O(buckets).
     pub(crate) fn add(&mut self, classes: &mut [Class], number: usize) {
         let size = classes[number].shape.size;
-        let least = classes[number].least_request();
+        let least = least_request(size);
         for bucket in 1..=Self::bucket(size) {
             let best = &mut self.classes[bucket];
-            let current = classes.get(usize::from(*best)).map_or(usize::MAX, |c| c.shape.size);
-            if size > current {
+            let current = best.as_class().and_then(|class| classes.get(usize::from(class)));
+            if current.is_some_and(|class| size > class.shape.size) {
                 continue;
             }
-            *best = to_u8(number);
+            *best = PieceKind::class(to_u8(number));
             if let Some(serving) = self.serving.get_mut(bucket) {
                 let suits = Self::smallest_of(bucket) >= least;
-                *serving = if suits { to_u8(number) } else { NO_CLASS };
+                *serving = if suits { *best } else { PieceKind::HEAP };
             }
         }
         link_by_size(classes, number);
@@ -318,7 +319,7 @@ mod tests {
         for size in (16..=9000).step_by(8) {
             let shape = SlabShape::new(&SizeClass::new(size), 16, 65536, 1 << 20).unwrap();
             let bytes = shape.slab_bytes(65536);
-            let used = to_usize(shape.slots) * to_usize(shape.stride) * 16;
+            let used = to_usize(shape.slots) * to_usize(shape.stride);
             assert!((bytes - used) * 64 <= bytes, "{size}: {used} of {bytes}");
             assert!(shape.slots <= MAX_SLOTS && bytes <= MAX_SLAB);
         }
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn coloured_slots_do_not_repeat_in_the_cache_sets() {
         let shape = SlabShape::new(&SizeClass::new(2048).coloured(), 16, 65536, 1 << 20).unwrap();
-        assert_eq!(shape.stride * 16, 2176);
+        assert_eq!(shape.stride, 2176);
         assert_eq!(shape.size, 2048);
     }
 }

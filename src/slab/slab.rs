@@ -12,7 +12,6 @@
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use super::slab_map::Reciprocal;
 use crate::units::{to_u16, to_usize};
 
 /// Where a slot is.
@@ -43,7 +42,7 @@ impl SlotState {
 ///
 /// Invariant: the byte belongs to a slab, which exists as long as the slot is live, cached, or the
 /// pool's lock is held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StateByte(*mut u8);
 
 impl StateByte {
@@ -76,6 +75,13 @@ impl StateByte {
     }
 }
 
+/// A slot that is not in its slab: where it starts, and its state byte.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotRef {
+    pub(crate) start: *mut u8,
+    pub(crate) state: StateByte,
+}
+
 /// Most slots that a slab can have: the bits of `free_groups` times the slots of a group.
 pub(crate) const MAX_SLOTS: u32 = 64 * GROUP;
 
@@ -89,8 +95,8 @@ struct Descriptor {
     prev: Slab,
     /// Bit `g` is set if one of the slots `64 g .. 64 g + 63` is free.
     free_groups: u64,
-    /// Number of the first slot.
-    first: u32,
+    /// The first slot.
+    first: *mut u8,
     pieces: u32,
     slots: u16,
     free: u16,
@@ -173,7 +179,7 @@ impl SlabList {
 /// What a new slab is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabParts {
-    pub(crate) first: u32,
+    pub(crate) first: *mut u8,
     pub(crate) pieces: u32,
     pub(crate) slots: u32,
     pub(crate) class: u8,
@@ -263,8 +269,8 @@ impl Slab {
         self.with(|slab| slab.prev = prev);
     }
 
-    /// Number of the first slot.
-    pub(crate) fn first(self) -> u32 {
+    /// The first slot.
+    pub(crate) fn first(self) -> *mut u8 {
         self.with(|slab| slab.first)
     }
 
@@ -325,27 +331,34 @@ impl Slab {
         unsafe { StateByte::at(self.states(), index) }
     }
 
-    /// Takes free slots until `out` is full, the slab is, or `groups` groups have been looked
-    /// through; marks them `state` and writes their numbers. Returns how many: at least one if
-    /// there is one. O(`groups`).
+    /// Takes up to `want` free slots, marks them `state` and passes them to `out`, until `groups` groups
+    /// have been looked through. Returns how many: at least one if there is one. O(`groups`).
     pub(crate) fn take(
         self,
         stride: u32,
         state: SlotState,
         groups: &mut u32,
-        out: &mut [u32],
+        want: usize,
+        out: &mut impl FnMut(SlotRef),
     ) -> usize {
         let mut taken = 0;
-        while taken < out.len() && *groups > 0 && self.with(|slab| slab.free_groups) != 0 {
+        while taken < want && *groups > 0 && self.with(|slab| slab.free_groups) != 0 {
             let group = self.with(|slab| slab.free_groups).trailing_zeros();
-            taken += self.take_from_group(group, stride, state, &mut out[taken..]);
+            taken += self.take_from_group(group, stride, state, want - taken, out);
             *groups -= 1;
         }
         self.with(|slab| slab.free -= to_u16(taken));
         taken
     }
 
-    fn take_from_group(self, group: u32, stride: u32, state: SlotState, out: &mut [u32]) -> usize {
+    fn take_from_group(
+        self,
+        group: u32,
+        stride: u32,
+        state: SlotState,
+        want: usize,
+        out: &mut impl FnMut(SlotRef),
+    ) -> usize {
         let (first, end) = (group * GROUP, ((group + 1) * GROUP).min(self.slots()));
         let mut taken = 0;
         for index in first..end {
@@ -353,9 +366,12 @@ impl Slab {
             if byte.load() != SlotState::Free as u8 {
                 continue;
             }
-            let Some(slot) = out.get_mut(taken) else { return taken };
-            *slot = self.first() + index * stride;
+            if taken == want {
+                return taken;
+            }
             byte.store(state);
+            let start = self.first().wrapping_add(to_usize(index) * to_usize(stride));
+            out(SlotRef { start, state: byte });
             taken += 1;
         }
         self.with(|slab| slab.free_groups &= !(1 << group));
@@ -381,12 +397,6 @@ impl Slab {
             slab.free_groups = u64::MAX >> (64 - slots.div_ceil(GROUP));
             slab.free = slab.slots;
         });
-    }
-
-    /// Index of the slot with this number.
-    #[inline]
-    pub(crate) fn index_of(self, number: u32, reciprocal: Reciprocal) -> u32 {
-        reciprocal.divide(number - self.first())
     }
 
     /// Whether bit and counter agree with the state bytes: returns the number of live and cached

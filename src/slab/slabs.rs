@@ -5,9 +5,9 @@ use core::ops::Range;
 
 use super::{
     size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape},
-    slab::{Home, Slab, SlabParts, SlotState},
-    slab_map::{PieceKind, SlabMap},
-    store::{RegionEntry, Store},
+    slab::{Home, Slab, SlabParts, SlotRef, SlotState},
+    slab_map::{PieceEntry, PieceKind},
+    store::Store,
     table::Table,
     walk::{Walk, Walked},
 };
@@ -34,7 +34,7 @@ const GROUPS_PER_TAKE: u32 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     pub(crate) class: ClassId,
-    pub(crate) number: u32,
+    pub(crate) at: SlotRef,
     pub(crate) state: u8,
 }
 
@@ -141,17 +141,18 @@ impl Slabs {
         Ok(())
     }
 
-    /// Takes slots out of the class's slabs, marks them `state` and writes their numbers, until
-    /// `out` is full, the class is at its limit, memory has run out, or enough state bytes have been
-    /// looked at. Returns how many: at least one if there is one. O(1), plus carving a slab.
+    /// Takes up to `want` slots out of the class's slabs, marks them `state` and passes them to `out`,
+    /// until the class is at its limit, memory has run out, or enough state bytes have been looked
+    /// at. Returns how many: at least one if there is one. O(1), plus carving a slab.
     pub(crate) fn take(
         &mut self,
         class: ClassId,
         state: SlotState,
-        out: &mut [u32],
+        want: usize,
+        mut out: impl FnMut(SlotRef),
     ) -> Result<usize, Corruption> {
         let Class { shape, limit, out: already, .. } = self.classes[class.index()];
-        let want = out.len().min(to_usize(limit.saturating_sub(already)));
+        let want = want.min(to_usize(limit.saturating_sub(already)));
         let (mut taken, mut groups) = (0, GROUPS_PER_TAKE);
         while taken < want && groups > 0 {
             let entry = &self.classes[class.index()];
@@ -162,8 +163,8 @@ impl Slabs {
                     Ok(false) | Err(_) => break,
                 }
             };
-            let room = &mut out[taken..want];
-            let take = || slab.take(shape.stride, state, &mut groups, room);
+            let want = want - taken;
+            let take = || slab.take(shape.stride, state, &mut groups, want, &mut out);
             taken += self.relist(class, slab, take);
         }
         let entry = &mut self.classes[class.index()];
@@ -175,12 +176,15 @@ impl Slabs {
 
     /// Takes a slot back that was taken out of a slab of this class; a slab that this leaves empty
     /// goes back to the heap if the class has another one. O(1).
-    pub(crate) fn put(&mut self, class: ClassId, number: u32) -> Result<(), Corruption> {
-        let lost = Corruption { addr: to_usize(number), kind: CorruptionKind::Magazine };
+    pub(crate) fn put(&mut self, class: ClassId, addr: usize) -> Result<(), Corruption> {
+        let lost = Corruption { addr, kind: CorruptionKind::Magazine };
         let shape = self.classes[class.index()].shape;
-        let map = *self.map_of(number).ok_or(lost)?;
-        let slab = Slab::of_states(map.slab(number).0);
-        let index = slab.index_of(number, shape.reciprocal);
+        let piece = self.piece_of(addr).ok_or(lost)?;
+        let index = shape.reciprocal.divide(piece.offset_of(addr));
+        if piece.kind() != PieceKind::class(class.0) || index >= shape.slots {
+            return Err(lost);
+        }
+        let slab = Slab::of_states(piece.states());
         self.relist(class, slab, || slab.put(index));
         self.out_bytes -= shape.size;
         let entry = &mut self.classes[class.index()];
@@ -193,42 +197,24 @@ impl Slabs {
     }
 
     #[inline]
-    fn map_of(&self, number: u32) -> Option<&SlabMap> {
-        self.store.region_of_number(number).map(RegionEntry::map)
+    fn piece_of(&self, addr: usize) -> Option<&PieceEntry> {
+        self.store.region_of(addr)?.map().piece_of(addr)
     }
 
     /// The slot that starts at an address, if the address is in a slab; its state is not judged.
     /// `Ok(None)`: the heap's part of a region.
     pub(crate) fn slot_at(&self, addr: usize) -> Result<Option<Slot>, FreeError> {
-        let entry = self.store.region_of(addr).ok_or(FreeError::Foreign { addr })?;
-        let map = entry.map();
-        if !map.is_slab(addr) {
-            return Ok(None);
-        }
-        let not_a_block = FreeError::NotABlock { addr };
-        let number = map.number_of(addr).ok_or(not_a_block)?;
-        let class = map.kind(number).as_class().map(ClassId).ok_or(not_a_block)?;
+        let map = self.store.region_of(addr).ok_or(FreeError::Foreign { addr })?.map();
+        let Some(piece) = map.piece_of(addr) else { return Ok(None) };
+        let Some(class) = piece.kind().as_class().map(ClassId) else { return Ok(None) };
         let shape = self.class(class).ok_or(FreeError::Corrupted { addr })?.shape;
-        let (states, offset) = map.slab(number);
-        let index = shape.reciprocal.divide(offset);
+        let index = shape.reciprocal.divide(piece.offset_of(addr));
         if index >= shape.slots {
-            return Err(not_a_block);
+            return Err(FreeError::NotABlock { addr });
         }
-        let state = Slab::of_states(states).state(index).load();
-        Ok(Some(Slot { class, number, state }))
-    }
-
-    /// Sets the state of a slot that is not in its slab.
-    pub(crate) fn set_state(&self, slot: Slot, state: SlotState) {
-        let Some(map) = self.map_of(slot.number) else { return };
-        let slab = Slab::of_states(map.slab(slot.number).0);
-        let shape = self.classes[slot.class.index()].shape;
-        slab.state(slab.index_of(slot.number, shape.reciprocal)).store(state);
-    }
-
-    /// The address of a slot.
-    pub(crate) fn pointer(&self, number: u32) -> Option<*mut u8> {
-        self.map_of(number).map(|map| map.pointer(number))
+        let byte = Slab::of_states(piece.states()).state(index);
+        let at = SlotRef { start: map.at(addr), state: byte };
+        Ok(Some(Slot { class, at, state: byte.load() }))
     }
 
     /// Carves one more slab, for the reserve or not. `false`: no room.
@@ -244,13 +230,12 @@ impl Slabs {
         };
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
         let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
-        let first = map.number_of(span.start.addr()).ok_or(lost)?;
         let SlabShape { pieces, slots, .. } = shape;
-        let parts = SlabParts { first, pieces, slots, class: class.0, reserved };
+        let parts = SlabParts { first: span.start, pieces, slots, class: class.0, reserved };
         #[allow(unsafe_code)] // the memory was just allocated for this
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
         let slab = unsafe { Slab::new(memory, parts) };
-        map.set_slab(first, pieces, PieceKind::class(class.0), slab.states());
+        map.set_slab(span.start.addr(), pieces, PieceKind::class(class.0), slab.states());
         let entry = &mut self.classes[class.index()];
         entry.slabs += 1;
         if let Some(list) = entry.list(slab.home()) {
@@ -263,12 +248,12 @@ impl Slabs {
     fn release(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
         debug_assert!(slab.is_empty());
         let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
-        let map = *self.map_of(slab.first()).ok_or(lost)?;
-        let (first, pieces) = (slab.first(), slab.pieces());
+        let (start, pieces) = (slab.first(), slab.pieces());
+        let map = *self.store.region_of(start.addr()).ok_or(lost)?.map();
         let len = to_usize(pieces) * self.store.piece_bytes();
-        map.set_kind(first, pieces, PieceKind::HEAP);
-        if let Err(broken) = self.store.put_span(Span { start: map.pointer(first), len }) {
-            map.set_kind(first, pieces, PieceKind::class(class.0));
+        map.set_kind(start.addr(), pieces, PieceKind::HEAP);
+        if let Err(broken) = self.store.put_span(Span { start, len }) {
+            map.set_kind(start.addr(), pieces, PieceKind::class(class.0));
             return Err(broken);
         }
         let entry = &mut self.classes[class.index()];
@@ -307,8 +292,8 @@ impl Slabs {
             let bytes = class.shape.slab_bytes(self.store.piece_bytes());
             let listed = class.partial.iter().chain(class.idle.iter());
             for slab in listed.filter(|slab| slab.is_empty()) {
-                if let Some(entry) = self.store.region_of_number(slab.first()) {
-                    let start = entry.map().pointer(slab.first()).addr();
+                let start = slab.first().addr();
+                if let Some(entry) = self.store.region_of(start) {
                     visit(entry.region(), start..start + bytes);
                 }
             }
@@ -323,11 +308,10 @@ impl Slabs {
             #[allow(unsafe_code)] // a list in the pool's memory
             // SAFETY: entries are never moved or freed while the pool lives.
             let region = unsafe { &*region };
-            for number in region.map().piece_numbers() {
-                let Some(class) = region.map().kind(number).as_class() else { continue };
-                let (states, offset) = region.map().slab(number);
-                if offset == 0 {
-                    self.reset_slab(ClassId(class), Slab::of_states(states))?;
+            for (addr, piece) in region.map().all() {
+                let Some(class) = piece.kind().as_class() else { continue };
+                if piece.offset_of(addr) == 0 {
+                    self.reset_slab(ClassId(class), Slab::of_states(piece.states()))?;
                 }
             }
             entry = region.next().map(core::ptr::from_ref);

@@ -4,7 +4,7 @@
 
 use core::{
     ptr::null_mut,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
 use super::{slab_map::SlabMap, walk::Walk};
@@ -12,7 +12,7 @@ use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     heap::{Block, Heap, Owner, Span},
     region::Region,
-    units::{Granule, MIN_GRANULE, WORD, ceil_log2, low_u32, to_u32, to_usize},
+    units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
 };
 
 /// Smallest and largest piece, as `log2` of bytes: 512 bytes, and what 4096 slots of the smallest
@@ -24,7 +24,7 @@ const PIECES: usize = 1024;
 
 /// One region of a pool, in a list that only grows.
 ///
-/// Everything but `next` is fixed before a reader without the lock can reach it: `map` is made
+/// Everything but `next` and `releases` is fixed before a reader without the lock can reach it: `map` is made
 /// before the pool has a class, and only caches that know a class read it.
 #[derive(Debug)]
 pub(crate) struct RegionEntry {
@@ -32,6 +32,8 @@ pub(crate) struct RegionEntry {
     /// Address of the first block's tag.
     first_tag: usize,
     map: SlabMap,
+    /// How many slabs have gone back to the heap since; kept by the first region for all.
+    releases: AtomicU32,
     next: AtomicPtr<RegionEntry>,
 }
 
@@ -57,9 +59,11 @@ impl RegionEntry {
         unsafe { self.next.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The region, from this one on, in whose window a slot number is.
-    pub(crate) fn of_number(&self, number: u32) -> Option<&Self> {
-        self.iter().find(|entry| entry.map.has(number))
+    /// How many slabs have gone back to the heap, modulo 2^32. Whoever has a slot of a slab that was
+    /// carved later sees a new count.
+    #[inline(always)]
+    pub(crate) fn releases(&self) -> &AtomicU32 {
+        &self.releases
     }
 
     /// This region and those added after it.
@@ -119,9 +123,6 @@ impl Store {
         let first_tag = self.heap.first_tag(region.start());
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let first_tag = first_tag.ok_or(too_small)?;
-        if let Some(piece_log2) = self.piece_log2 {
-            self.first_number(&region, piece_log2)?;
-        }
         let room_for_entry = size_of::<RegionEntry>() + 4 * self.heap.min_block();
         let map_bytes = self
             .piece_log2
@@ -149,9 +150,10 @@ impl Store {
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let memory = self.heap.alloc(size_of::<RegionEntry>(), 1, Owner::Pool);
         let entry = memory.ok().flatten().ok_or(too_small)?.cast::<RegionEntry>();
+        let (map, releases) = (SlabMap::empty(), AtomicU32::new(0));
         let next = AtomicPtr::new(null_mut());
         // SAFETY: the heap gave enough bytes, aligned to two words, which is all an entry needs.
-        unsafe { entry.write(RegionEntry { region, first_tag, map: SlabMap::empty(), next }) };
+        unsafe { entry.write(RegionEntry { region, first_tag, map, releases, next }) };
         Ok(entry)
     }
 
@@ -201,31 +203,13 @@ impl Store {
         }
     }
 
-    /// The first slot number of a region that is about to get a map.
-    fn first_number(&self, region: &Region, piece_log2: u32) -> Result<u32, ConfigError> {
-        let granule = self.granule();
-        let taken: usize = self
-            .entries()
-            .take_while(|entry| entry.region.start() != region.start())
-            .map(|entry| SlabMap::units_of(&entry.region, piece_log2, granule))
-            .sum();
-        let end = taken + SlabMap::units_of(region, piece_log2, granule);
-        if end > to_usize(u32::MAX) {
-            return Err(ConfigError::RegionTooLarge { bytes: region.len() });
-        }
-        Ok(low_u32(taken))
-    }
-
     fn new_map(&mut self, region: &Region, piece_log2: u32) -> Result<SlabMap, ConfigError> {
-        let first_number = self.first_number(region, piece_log2)?;
         let bytes = SlabMap::table_bytes(SlabMap::pieces_of(region, piece_log2));
         let table = self.heap.alloc(bytes, 1, Owner::Pool).ok().flatten();
         let table = table.ok_or(ConfigError::OutOfMemory)?;
         let dirty = if self.zeroed { 2 * WORD } else { bytes };
         // SAFETY: the heap gave that many bytes, aligned to words, and nobody else has them.
-        Ok(unsafe {
-            SlabMap::new(region, self.granule(), piece_log2, first_number, (table, dirty))
-        })
+        Ok(unsafe { SlabMap::new(region, piece_log2, (table, dirty)) })
     }
 
     /// The heap, for what needs no region.
@@ -270,12 +254,6 @@ impl Store {
             return Some(first);
         }
         first.iter().skip(1).find(|entry| entry.region.contains(addr))
-    }
-
-    /// The region whose window a slot number is in. O(regions).
-    #[inline]
-    pub(crate) fn region_of_number(&self, number: u32) -> Option<&RegionEntry> {
-        self.first_region()?.of_number(number)
     }
 
     /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up.
@@ -416,6 +394,9 @@ impl Store {
         let (region, map) = (entry.region, entry.map);
         let below = map.is_slab(start - 1);
         let above = map.is_slab(start + span.len);
+        if let Some(first) = self.first_region() {
+            first.releases.fetch_add(1, Ordering::Release);
+        }
         self.heap.put_span(span, below, above, &region)
     }
 }
