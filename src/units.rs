@@ -81,7 +81,7 @@ pub(crate) const fn fold_key(key: u64) -> usize {
     if usize::BITS == 64 { key as usize } else { (key ^ (key >> 32)) as usize }
 }
 
-/// A pool's granule: the unit of heap sizes and of the 32-bit offsets that name slots.
+/// A pool's granule: the unit of heap sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granule {
     shift: u32,
