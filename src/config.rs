@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::flags::PoolFlags;
+use crate::{error::Fault, flags::PoolFlags};
 
 /// Most size classes that one pool can have.
 pub const MAX_CLASSES: usize = 128;
@@ -159,6 +159,9 @@ impl fmt::Display for LeakReport {
 /// Called with what was still live when a pool is dropped, if anything was.
 pub type LeakFn = fn(LeakReport);
 
+/// What [`PoolConfig::on_fault`] calls.
+pub type FaultFn = fn(Fault);
+
 /// The whole configuration of a pool. [`Pool::builder`](crate::Pool::builder) fills one in call by
 /// call; firmware that keeps its pool in a static passes one to
 /// [`Pool::init_with`](crate::Pool::init_with).
@@ -176,6 +179,7 @@ pub struct PoolConfig {
     pub(crate) magazine: Option<usize>,
     pub(crate) key: u64,
     pub(crate) on_leak: Option<LeakFn>,
+    pub(crate) on_fault: Option<FaultFn>,
     pub(crate) preset: bool,
     classes: [SizeClass; MAX_DECLARED],
     class_count: usize,
@@ -190,6 +194,7 @@ impl PoolConfig {
             magazine: None,
             key: 0,
             on_leak: None,
+            on_fault: None,
             preset: false,
             classes: [SizeClass::new(0); MAX_DECLARED],
             class_count: 0,
@@ -263,6 +268,39 @@ impl PoolConfig {
     #[must_use]
     pub const fn on_leak(mut self, callback: LeakFn) -> Self {
         self.on_leak = Some(callback);
+        self
+    }
+
+    /// Called for each call whose pointer was refused, and for damage that a call comes by, after the
+    /// pool's lock is let go and before that call returns. It may use the pool. Of several faults in
+    /// one call it learns of the last.
+    ///
+    /// ```
+    /// use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use std::{alloc::Layout, mem::MaybeUninit};
+    /// use libmempool::{Fault, FreeError, NoLock, Pool, PoolConfig};
+    ///
+    /// static DOUBLE_FREES: AtomicUsize = AtomicUsize::new(0);
+    /// fn on_fault(fault: Fault) {
+    ///     if matches!(fault, Fault::Free(FreeError::NotLive { .. })) {
+    ///         DOUBLE_FREES.fetch_add(1, Relaxed);
+    ///     }
+    /// }
+    ///
+    /// let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::builder().on_fault(on_fault).build(&mut memory)?;
+    /// let block = pool.alloc(Layout::new::<[u8; 100]>())?;
+    /// // SAFETY: the block is not used any more; the second free is the example's mistake.
+    /// unsafe {
+    ///     pool.free(block)?;
+    ///     assert!(pool.free(block).is_err());
+    /// }
+    /// assert_eq!(DOUBLE_FREES.load(Relaxed), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn on_fault(mut self, callback: FaultFn) -> Self {
+        self.on_fault = Some(callback);
         self
     }
 

@@ -96,6 +96,14 @@ pub enum FreeError {
         /// The class it really belongs to.
         actual: Option<ClassId>,
     },
+    /// Somebody wrote behind the end of the object ([`PoolFlags::CANARY`](crate::PoolFlags::CANARY)).
+    /// It stays live: what cannot be trusted is not used again.
+    Overrun {
+        /// The pointer's address.
+        addr: usize,
+        /// The first byte that was found changed.
+        at: usize,
+    },
     /// The tag of the block, or of a neighbour it would be merged with, is damaged.
     Corrupted {
         /// Where the damage was found.
@@ -119,6 +127,9 @@ impl fmt::Display for FreeError {
             Self::WrongClass { addr, actual: None } => {
                 write!(f, "{addr:#x} is a heap block, not a slot of a class")
             }
+            Self::Overrun { addr, at } => {
+                write!(f, "the object at {addr:#x} was written past its end, at {at:#x}")
+            }
             Self::Corrupted { addr } => write!(f, "the block tag at {addr:#x} is corrupted"),
             Self::NotInitialised => f.write_str("the pool has no region: call init first"),
         }
@@ -126,6 +137,29 @@ impl fmt::Display for FreeError {
 }
 
 impl core::error::Error for FreeError {}
+
+/// What a pool reports to the function of [`PoolConfig::on_fault`](crate::PoolConfig::on_fault): a
+/// mistake of a caller, or damage that it came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Fault {
+    /// A free, resize or look-up that was refused.
+    Free(FreeError),
+    /// Damage that an allocation or a free came by. What is damaged is not used any more.
+    Corruption(Corruption),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Free(error) => error.fmt(f),
+            Self::Corruption(found) => found.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Fault {}
 
 /// Why a reallocation was refused. The old block is as it was, and still the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -354,10 +388,14 @@ pub enum CorruptionKind {
     Slab,
     /// A slot's state byte has a value that is no state.
     SlotState,
-    /// A magazine holds an offset that is no cached slot of its class.
+    /// A magazine holds something that is no cached slot of its class.
     Magazine,
     /// A counter disagrees with what was counted.
     Counter,
+    /// Somebody wrote behind the end of a live object.
+    Overrun,
+    /// Somebody wrote to memory that had been freed.
+    FreedMemory,
 }
 
 impl fmt::Display for Corruption {
@@ -372,6 +410,8 @@ impl fmt::Display for Corruption {
             CorruptionKind::SlotState => "slot state",
             CorruptionKind::Magazine => "magazine",
             CorruptionKind::Counter => "counter",
+            CorruptionKind::Overrun => "canary behind a live object",
+            CorruptionKind::FreedMemory => "freed memory",
         };
         write!(f, "the {what} at {:#x} is corrupted", self.addr)
     }

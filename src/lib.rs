@@ -81,6 +81,7 @@ mod flags;
 mod stats;
 mod units;
 
+mod harden;
 mod region;
 
 mod heap;
@@ -98,11 +99,11 @@ mod pool;
 mod std_adapter;
 
 pub use config::{
-    ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, MAX_CLASSES, MAX_DECLARED, PRESET_MAX, PoolConfig,
-    SizeClass, WatermarkFn,
+    ClassId, FaultFn, LeakFn, LeakReport, MAX_ALIGNMENT, MAX_CLASSES, MAX_DECLARED, PRESET_MAX,
+    PoolConfig, SizeClass, WatermarkFn,
 };
 pub use error::{
-    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, FreeError, MapError,
+    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, Fault, FreeError, MapError,
     PageError, ReallocError,
 };
 pub use flags::PoolFlags;

@@ -134,7 +134,7 @@ fn every_configuration_recovers() {
             regions: 1 + turn % 2,
             skew: turn % 64,
             magazine: [None, Some(0), Some(64)][rest % 3],
-            flags: [PoolFlags::empty(), PoolFlags::POISON][turn / 5 % 2],
+            flags: [PoolFlags::empty(), PoolFlags::POISON, PoolFlags::HARDENED][turn / 5 % 3],
         };
         let mut suite = FillAndFree {
             sizes: sizes[(turn + rest) % sizes.len()].clone(),

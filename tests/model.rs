@@ -27,6 +27,7 @@ impl<I: Iterator<Item = Op>> Suite for Random<I> {
         regions: &[Range<usize>],
     ) {
         let mut model = Model::new(regions, setup.alignment);
+        model.sealed = setup.flags.contains(PoolFlags::CANARY);
         run_ops(&mut pool, setup, &mut model, &mut self.ops, self.every_step);
     }
 }
@@ -52,6 +53,9 @@ fn run(setup: &Setup, ops: impl Iterator<Item = Op>, every_step: bool) -> bool {
     built.is_ok()
 }
 
+const FLAGS: [PoolFlags; 4] =
+    [PoolFlags::empty(), PoolFlags::HARDENED, PoolFlags::empty(), PoolFlags::ZERO_ON_ALLOC];
+
 /// Every alignment with every class set and region size; locks, page sources and the rest take
 /// turns, so that all pairs come up.
 #[test]
@@ -70,7 +74,8 @@ fn every_configuration_agrees_with_the_model() {
             regions: 1 + turn % 3,
             skew: turn * 7 % 64,
             magazine: [None, None, Some(0), Some(5)][rest % 4],
-            flags: [PoolFlags::empty(), PoolFlags::ZERO_ON_ALLOC][turn / 7 % 2],
+            // What is checked after each step takes its time where all bytes are looked at.
+            flags: if bytes > 1 << 20 { PoolFlags::empty() } else { FLAGS[turn / 7 % FLAGS.len()] },
         };
         let seed = u64::try_from(turn).expect("few turns");
         built += usize::from(run(&setup, seeded(seed, 200), bytes <= 4 << 10));
@@ -100,7 +105,7 @@ fn long_runs_agree_with_the_model() {
 fn setups() -> impl Strategy<Value = Setup> {
     let memory = (1usize..64 << 10, 0usize..64, 1usize..=3, select(SOURCES));
     let classes = (select(CLASS_SETS), select(ALIGNMENTS), prop::option::of(0usize..20));
-    let flags = (0u32..8).prop_map(PoolFlags::from_bits_truncate);
+    let flags = (0..=PoolFlags::all().bits()).prop_map(PoolFlags::from_bits_truncate);
     (memory, classes, flags, select(LOCKS)).prop_map(
         |((bytes, skew, regions, source), (classes, alignment, magazine), flags, lock)| Setup {
             lock,
@@ -148,6 +153,7 @@ fn thread_cached_pools_agree_with_the_model() {
         let regions = [common::setup::mapped_range(&pool)];
         let pool = ThreadCachedPool::new(pool);
         let mut model = Model::new(&regions, setup.alignment);
+        model.sealed = setup.flags.contains(PoolFlags::CANARY);
         let mut session = common::Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
         for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
             session.apply(op);

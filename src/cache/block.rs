@@ -59,7 +59,7 @@ impl CacheBlockRef {
         let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
         let block = Self(NonNull::new(memory)?.cast());
         let mut sizes = *engine.slabs.sizes();
-        if !engine.flags.is_empty() {
+        if !engine.harden().is_off() {
             sizes.forget_serving();
         }
         let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());

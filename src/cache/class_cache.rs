@@ -14,7 +14,7 @@ use core::{
 use super::magazine::{Arrays, Magazine};
 use crate::{
     slab::{Class, Reciprocal, SlotRef, SlotState},
-    units::{low_u32, to_u16, to_u32, to_usize},
+    units::{floor_log2, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 
 /// One class in one cache.
@@ -33,16 +33,18 @@ pub(crate) struct ClassCache {
     len: AtomicU32,
     capacity: Cell<u32>,
     reciprocal: Reciprocal,
-    /// Slots of each of its slabs.
-    slots_per_slab: u32,
     /// Usable bytes of a slot.
     pub(crate) size: u32,
+    /// Bytes of a slot, with what the pool writes behind the usable ones.
+    pub(crate) room: u32,
     /// The count of slabs that had gone back to the heap when the free places were last wiped.
     releases: Cell<u32>,
     previous: Cell<Magazine>,
     previous_len: AtomicU32,
-    /// What its slots are aligned to.
-    pub(crate) align: u16,
+    /// Slots of each of its slabs.
+    slots_per_slab: u16,
+    /// What its slots are aligned to, as `log2`.
+    align_log2: u8,
     pub(crate) next_larger: u8,
 }
 
@@ -56,10 +58,11 @@ impl ClassCache {
             reciprocal: Reciprocal::of(1),
             slots_per_slab: 0,
             size: 0,
+            room: 0,
             releases: Cell::new(0),
             previous: Cell::new(Magazine::NONE),
             previous_len: AtomicU32::new(0),
-            align: 1,
+            align_log2: 0,
             next_larger: 0,
         }
     }
@@ -72,12 +75,18 @@ impl ClassCache {
         };
         Self {
             reciprocal: class.shape.reciprocal,
-            slots_per_slab: class.shape.slots,
+            slots_per_slab: to_u16(to_usize(class.shape.slots)),
             size: to_u32(class.shape.size),
-            align: to_u16(class.shape.align),
+            room: to_u32(class.shape.room),
+            align_log2: to_u8(floor_log2(class.shape.align)),
             next_larger: class.next_larger,
             ..Self::nothing()
         }
+    }
+
+    /// What its slots are aligned to.
+    pub(crate) fn align(&self) -> usize {
+        1 << self.align_log2
     }
 
     #[inline(always)]
@@ -104,7 +113,7 @@ impl ClassCache {
     #[inline(always)]
     pub(crate) fn slot_at(&self, offset: u32) -> Option<u32> {
         let index = self.reciprocal.divide(offset);
-        (index < self.slots_per_slab).then_some(index)
+        (index < u32::from(self.slots_per_slab)).then_some(index)
     }
 
     /// Whether the loaded magazine is empty.
@@ -116,6 +125,20 @@ impl ClassCache {
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= self.capacity()
+    }
+
+    /// Brings one of the loaded magazine's slots to its top; which one, `random` decides.
+    pub(crate) fn shuffle(&self, random: usize) {
+        let (loaded, len) = (self.loaded.get(), self.len());
+        if len > 1 {
+            let chosen = random % len;
+            // SAFETY: the type's invariant: both places hold slots.
+            unsafe {
+                let (slot, top) = (loaded.get(chosen), loaded.get(len - 1));
+                loaded.set(len - 1, slot);
+                loaded.set(chosen, top);
+            }
+        }
     }
 
     /// How many slots the loaded magazine has room for.

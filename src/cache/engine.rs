@@ -10,27 +10,52 @@ use super::{
     magazine::Magazine,
 };
 use crate::{
-    config::{ClassId, SizeClass, WatermarkFn},
-    error::{AllocError, ConfigError, Corruption, FreeError},
-    flags::PoolFlags,
+    config::{ClassId, FaultFn, SizeClass, WatermarkFn},
+    error::{AllocError, ConfigError, Corruption, Fault, FreeError},
+    harden::Harden,
     heap::Owner,
     slab::{Slabs, Slot, SlotRef, SlotState, Store, Table},
     units::{to_u32, to_usize},
 };
 
-/// Events that callers learn of after the lock is let go.
+/// A class fell below its watermark.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Watermark {
+struct Watermark {
     callback: WatermarkFn,
     class: ClassId,
     left: usize,
 }
 
-impl Watermark {
-    /// Calls the class's callback. Not to be done under the lock.
+/// What callers learn of after the lock is let go: of each kind, the last since then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Events {
+    watermark: Option<Watermark>,
+    fault: Option<Fault>,
+    /// Whom to tell of faults.
+    on_fault: Option<FaultFn>,
+}
+
+impl Events {
+    const fn new(on_fault: Option<FaultFn>) -> Self {
+        Self { watermark: None, fault: None, on_fault }
+    }
+
+    /// Takes what is to be reported, if there is anything.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        let any = self.watermark.is_some() || (self.fault.is_some() && self.on_fault.is_some());
+        any.then(|| core::mem::replace(self, Self::new(self.on_fault)))
+    }
+
+    /// Calls back. Not to be done under the lock.
     #[cold]
     pub(crate) fn report(self) {
-        (self.callback)(self.class, self.left);
+        if let Some(Watermark { callback, class, left }) = self.watermark {
+            callback(class, left);
+        }
+        if let (Some(fault), Some(on_fault)) = (self.fault, self.on_fault) {
+            on_fault(fault);
+        }
     }
 }
 
@@ -43,15 +68,14 @@ pub(crate) struct Engine {
     pub(crate) caches: *mut CacheBlock,
     /// The one of them that is used under the lock only, by callers without a cache; or null.
     pub(crate) shared: *mut CacheBlock,
-    pub(crate) flags: PoolFlags,
     magazine: Option<usize>,
     /// Raised when memory ran out: caches that see a new value give back what they hold.
     pub(crate) drain: u32,
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
-    /// A class fell below its watermark; the caller reports it once the lock is free.
-    pub(crate) pending: Option<Watermark>,
+    /// What the caller reports once the lock is free.
+    pub(crate) events: Events,
 }
 
 // SAFETY: the cache blocks lie in the regions, which are not tied to a thread.
@@ -60,22 +84,25 @@ unsafe impl Send for Engine {}
 impl Engine {
     /// An engine without memory.
     pub(crate) const fn empty() -> Self {
-        Self::new(Store::empty(), PoolFlags::empty(), None)
+        Self::new(Store::empty(), None, None)
     }
 
-    pub(crate) const fn new(store: Store, flags: PoolFlags, magazine: Option<usize>) -> Self {
+    pub(crate) const fn new(
+        store: Store,
+        magazine: Option<usize>,
+        on_fault: Option<FaultFn>,
+    ) -> Self {
         Self {
             slabs: Slabs::new(store),
             depots: Table::empty(),
             caches: core::ptr::null_mut(),
             shared: core::ptr::null_mut(),
-            flags,
             magazine,
             drain: 0,
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
-            pending: None,
+            events: Events::new(on_fault),
         }
     }
 
@@ -83,10 +110,34 @@ impl Engine {
         &self.slabs.store
     }
 
+    #[inline]
+    pub(crate) fn harden(&self) -> Harden {
+        self.store().harden
+    }
+
     /// Whether blocks of the heap are all there is, without flags.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.slabs.classes().is_empty() && self.flags.is_empty()
+        self.slabs.classes().is_empty() && self.harden().is_off()
+    }
+
+    /// Notes damage that was come by.
+    pub(crate) fn note_damage(&mut self, found: Corruption) {
+        self.events.fault = Some(Fault::Corruption(found));
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn count_refusal(&mut self, error: FreeError) {
+        self.bad_frees += 1;
+        self.events.fault = Some(Fault::Free(error));
+    }
+
+    /// Counts a slot that was found damaged, and marked so.
+    pub(crate) fn set_aside(&mut self, class: ClassId, found: Corruption) {
+        if let Some(entry) = self.slabs.class_mut(class) {
+            entry.damaged += 1;
+        }
+        self.note_damage(found);
     }
 
     pub(crate) fn depots(&self) -> &[Depot] {
@@ -277,13 +328,13 @@ impl Engine {
         }
     }
 
-    /// Allocates one slot past the caches.
-    pub(crate) fn alloc_slot(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
+    /// Takes one slot past the caches.
+    pub(crate) fn take_slot(&mut self, class: ClassId) -> Result<SlotRef, AllocError> {
         let mut taken = None;
-        self.slabs.take(class, SlotState::Live, 1, |slot| taken = NonNull::new(slot.start))?;
-        let Some(start) = taken else { return Err(self.no_slot(class)) };
+        self.slabs.take(class, SlotState::Cached, 1, |slot| taken = Some(slot))?;
+        let Some(slot) = taken else { return Err(self.no_slot(class)) };
         self.after_take(class);
-        Ok(start)
+        Ok(slot)
     }
 
     /// Frees a slot past the caches; the caller has found it live.
@@ -299,10 +350,7 @@ impl Engine {
         if entry.out >= entry.limit {
             return AllocError::ClassLimit { class };
         }
-        AllocError::OutOfMemory {
-            requested: entry.shape.size,
-            largest_free: self.store().heap().largest_free(),
-        }
+        AllocError::OutOfMemory { requested: entry.shape.size, largest_free: self.largest_free() }
     }
 
     /// Counts a failed request that no class is to blame for.
@@ -329,14 +377,25 @@ impl Engine {
             return Err(AllocError::ZeroSize);
         }
         let (size, align) = (layout.size(), layout.align());
-        if let Some(payload) = self.slabs.store.alloc(size, align, owner)? {
+        let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
+        let room = size.checked_add(harden.overhead()).ok_or(AllocError::TooLarge)?;
+        let allocated = self.slabs.store.alloc(room, align, owner);
+        if let Some(found) = self.slabs.store.found.take() {
+            self.note_damage(found);
+        }
+        if let Some(payload) = allocated? {
             self.note_peak();
+            if !harden.is_off() {
+                let room = self.store().room_of(payload, owner).unwrap_or(room);
+                // SAFETY: the block was just allocated, with that much room.
+                unsafe { harden.hand_out(payload, room, size) };
+            }
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }
         if self.store().first_region().is_none() {
             return Err(AllocError::NotInitialised);
         }
-        let largest_free = self.store().heap().largest_free();
+        let largest_free = self.largest_free();
         Err(AllocError::OutOfMemory { requested: size, largest_free })
     }
 
@@ -363,6 +422,11 @@ impl Engine {
         Ok(slid.and_then(NonNull::new))
     }
 
+    /// The largest object that the heap has a free block for; see [`Heap::largest_free`].
+    pub(crate) fn largest_free(&self) -> usize {
+        self.store().heap().largest_free().saturating_sub(self.harden().overhead())
+    }
+
     /// Bytes that callers and caches have.
     pub(crate) fn bytes_out(&self) -> usize {
         self.store().heap().counters().live_bytes + self.slabs.out_bytes()
@@ -386,7 +450,7 @@ impl Engine {
         let left = entry.free().min(entry.limit.saturating_sub(entry.out)) + cached;
         let was_low = core::mem::replace(&mut entry.low, left < mark);
         if entry.low && !was_low {
-            self.pending = Some(Watermark { callback, class, left: to_usize(left) });
+            self.events.watermark = Some(Watermark { callback, class, left: to_usize(left) });
         }
     }
 
@@ -404,8 +468,8 @@ impl Engine {
 
     /// Live slots of a class.
     pub(crate) fn live(&self, class: ClassId) -> usize {
-        let out = to_usize(self.slabs.classes()[class.index()].out);
-        out.saturating_sub(self.cached(class))
+        let entry = &self.slabs.classes()[class.index()];
+        to_usize(entry.out - entry.damaged).saturating_sub(self.cached(class))
     }
 
     /// All classes' numbers.

@@ -5,16 +5,21 @@
 //! What it does without the engine is inlined into its callers; everything else is behind one
 //! `#[cold]` call per operation.
 
-use core::{alloc::Layout, marker::PhantomData, ptr::NonNull, sync::atomic::AtomicU32};
+use core::{
+    alloc::Layout,
+    marker::PhantomData,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering::Release, fence},
+};
 
 use super::{block::CacheBlockRef, class_cache::ClassCache, engine::Engine};
 use crate::{
     config::ClassId,
-    error::{AllocError, BulkFreeError, FreeError, ReallocError},
-    flags::{POISON_BYTE, PoolFlags},
+    error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
+    harden::{Harden, Overwritten},
     heap::Owner,
     slab::{
-        PieceEntry, PieceKind, SizeTable, SlabMap, Slot, SlotRef, SlotState, StateByte,
+        PieceEntry, PieceKind, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
         least_request,
     },
     units::{MIN_GRANULE, to_usize},
@@ -47,7 +52,9 @@ pub(crate) struct CacheCore {
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
     releases: *const AtomicU32,
-    flags: PoolFlags,
+    harden: Harden,
+    /// State of the generator that slots are shuffled with.
+    random: usize,
     drain: u32,
     /// Used under the lock only, so that others may empty it there.
     shared: bool,
@@ -80,7 +87,8 @@ impl CacheCore {
             block: CacheBlockRef::NONE,
             quick: 0,
             releases: &raw const NO_RELEASES,
-            flags: PoolFlags::empty(),
+            harden: Harden::NONE,
+            random: 1,
             drain: 0,
             shared,
             _own: PhantomData,
@@ -117,8 +125,8 @@ impl CacheCore {
     #[inline(always)]
     fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
         let (id, class) = self.class_of(layout.size())?;
-        let suits = layout.size() >= least_request(to_usize(class.size))
-            && layout.align() <= usize::from(class.align);
+        let suits =
+            layout.size() >= least_request(to_usize(class.size)) && layout.align() <= class.align();
         suits.then_some((id, class))
     }
 
@@ -128,6 +136,13 @@ impl CacheCore {
     fn find(&self, addr: usize) -> Option<Found<'_>> {
         let piece = self.map.piece_of(addr)?;
         let class = self.quick_kind(piece.kind())?;
+        self.find_in(piece, addr, class)
+    }
+
+    /// As [`find`](Self::find), in pools with flags too.
+    fn find_any(&self, addr: usize) -> Option<Found<'_>> {
+        let piece = self.map.piece_of(addr)?;
+        let class = self.class(ClassId(piece.kind().as_class()?))?;
         self.find_in(piece, addr, class)
     }
 
@@ -157,16 +172,6 @@ impl CacheCore {
         (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
     }
 
-    /// Marks a cached slot live and turns it into a pointer.
-    #[inline(always)]
-    fn hand_out(&self, class: &ClassCache, slot: SlotRef) -> NonNull<u8> {
-        let pointer = live(slot);
-        if !self.flags.is_empty() {
-            prepare_out(self.flags, pointer, to_usize(class.size));
-        }
-        pointer
-    }
-
     #[inline(always)]
     fn releases(&self) -> &AtomicU32 {
         // SAFETY: the type's invariant; region entries live as long as the pool.
@@ -194,13 +199,13 @@ impl CacheCore {
         size: usize,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.class_of(size) {
-            Some((id, _)) => self.alloc_fixed(id, engine),
+        match self.class_of(size).and_then(|(id, _)| self.pop_quick(id)) {
+            Some(slot) => Ok(slot),
             None => self.alloc_slot_slow(size, engine),
         }
     }
 
-    /// As [`alloc_slot`](Self::alloc_slot), for what this cache knows no class for.
+    /// As [`alloc_slot`](Self::alloc_slot), for what cannot be had in one step.
     #[cold]
     #[inline(never)]
     fn alloc_slot_slow(
@@ -212,7 +217,7 @@ impl CacheCore {
             let none = if size == 0 { AllocError::ZeroSize } else { AllocError::UnknownClass };
             engine.slabs.class_of(size).ok_or_else(|| engine.refuse(none))
         });
-        self.alloc_fixed_slow(class?, engine)
+        self.alloc_slot_of(class?, Some(size), engine)
     }
 
     #[cold]
@@ -222,13 +227,24 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        if let Some(slot) = self.pop_any(id) {
+        self.alloc_slot_of(id, None, engine)
+    }
+
+    /// Allocates a slot of a class for an object of `size` bytes, if not for one as large as the class
+    /// has them.
+    fn alloc_slot_of(
+        &mut self,
+        id: ClassId,
+        size: Option<usize>,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if let Some(slot) = self.pop_any(id, size, engine) {
             return Ok(slot);
         }
         engine.with(|engine| {
-            let slot = self.ready_slot(id, engine).or_else(|error| {
+            let slot = self.ready_slot(id, size, engine).or_else(|error| {
                 self.reclaim(error, engine);
-                self.ready_slot(id, engine)
+                self.ready_slot(id, size, engine)
             });
             slot.inspect_err(|_| engine.count_failure(Some(id)))
         })
@@ -236,16 +252,47 @@ impl CacheCore {
 
     /// Allocates a slot of a class if either magazine has one; the previous one becomes the loaded one
     /// when that is empty.
-    fn pop_any(&self, id: ClassId) -> Option<NonNull<u8>> {
-        let class = self.class(id)?;
-        if class.is_empty() {
-            class.swap_if(|len| len > 0);
+    fn pop_any(
+        &mut self,
+        id: ClassId,
+        size: Option<usize>,
+        engine: &mut impl Backing,
+    ) -> Option<NonNull<u8>> {
+        loop {
+            let random = self.next_random();
+            let class = self.class(id)?;
+            if class.is_empty() {
+                class.swap_if(|len| len > 0);
+            }
+            if let Some(random) = random {
+                class.shuffle(random);
+            }
+            let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
+            match hand_out(self.harden, class.pop()?, room, size) {
+                Ok(slot) => return Some(slot),
+                Err(found) => engine.with(|engine| engine.set_aside(id, found)),
+            }
         }
-        class.pop().map(|slot| self.hand_out(class, slot))
+    }
+
+    /// A random number, if slots are to be shuffled (xorshift; Marsaglia 2003).
+    fn next_random(&mut self) -> Option<usize> {
+        if !self.harden.shuffles() {
+            return None;
+        }
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> (usize::BITS / 4 + 1);
+        self.random ^= self.random << 5;
+        Some(self.random)
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
-    fn ready_slot(&mut self, id: ClassId, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
+    fn ready_slot(
+        &mut self,
+        id: ClassId,
+        size: Option<usize>,
+        engine: &mut Engine,
+    ) -> Result<NonNull<u8>, AllocError> {
         if id.index() >= engine.slabs.classes().len() {
             let initialised = engine.store().first_region().is_some();
             return Err(if initialised {
@@ -255,21 +302,28 @@ impl CacheCore {
             });
         }
         self.sync(engine);
-        if let Some(class) = self.class(id)
-            && class.has_magazines()
-        {
-            engine.refill(id, class)?;
-            let slot = class.pop().ok_or(AllocError::UnknownClass)?;
-            return Ok(self.hand_out(class, slot));
+        loop {
+            if let Some(class) = self.class(id)
+                && class.has_magazines()
+            {
+                engine.refill(id, class)?;
+                match self.pop_any(id, size, engine) {
+                    Some(slot) => return Ok(slot),
+                    // What it got was damaged.
+                    None => continue,
+                }
+            }
+            // Magazines only after there was a slot: a request that fails asks for no more memory.
+            let direct = engine.take_slot(id)?;
+            if let Some(class) = self.class(id) {
+                engine.equip(id, class);
+            }
+            let shape = engine.slabs.classes()[id.index()].shape;
+            match hand_out(engine.harden(), direct, shape.room, size.unwrap_or(shape.size)) {
+                Ok(slot) => return Ok(slot),
+                Err(found) => engine.set_aside(id, found),
+            }
         }
-        // Magazines only after there was a slot: a request that fails asks for no more memory.
-        let direct = engine.alloc_slot(id)?;
-        if let Some(class) = self.class(id) {
-            engine.equip(id, class);
-        }
-        let size = engine.slabs.classes()[id.index()].shape.size;
-        prepare_out(engine.flags, direct, size);
-        Ok(direct)
     }
 
     /// Allocates by layout with the engine's help: from the class that suits it, else (or if the
@@ -277,15 +331,10 @@ impl CacheCore {
     fn ready(&mut self, layout: Layout, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
         self.sync(engine);
         let id = self.class_for(layout).map(|(id, _)| id);
-        if let Some(Ok(slot)) = id.map(|id| self.ready_slot(id, engine)) {
+        if let Some(Ok(slot)) = id.map(|id| self.ready_slot(id, Some(layout.size()), engine)) {
             return Ok(slot);
         }
-        let block = engine.alloc_block(layout, Owner::Caller)?;
-        if !engine.flags.is_empty() {
-            let usable = usable_size(engine, block).unwrap_or(layout.size());
-            prepare_out(engine.flags, block, usable);
-        }
-        Ok(block)
+        engine.alloc_block(layout, Owner::Caller)
     }
 
     /// Makes available what lies idle and could help with an error: everything if memory has run
@@ -320,7 +369,9 @@ impl CacheCore {
         if self.drain != engine.drain || self.block.count() != engine.slabs.classes().len() {
             self.catch_up(engine);
         }
-        self.flags = engine.flags;
+        if self.harden.is_off() {
+            self.harden = engine.harden();
+        }
     }
 
     #[cold]
@@ -342,7 +393,8 @@ impl CacheCore {
         let Some(first) = engine.store().first_region() else { return };
         (self.releases, self.map) = (first.releases(), *first.map());
         self.block = block;
-        self.quick = if engine.flags.is_empty() { block.count() } else { 0 };
+        self.quick = if engine.harden().is_off() { block.count() } else { 0 };
+        self.random = engine.harden().seed(block.link().addr());
         if self.shared {
             engine.shared = block.link();
         }
@@ -367,8 +419,8 @@ impl CacheCore {
         }
         self.flush(engine, true);
         self.block.end(engine);
-        let (flags, drain) = (self.flags, self.drain);
-        *self = Self { flags, drain, ..Self::with_use(self.shared) };
+        let (harden, drain) = (self.harden, self.drain);
+        *self = Self { harden, drain, ..Self::with_use(self.shared) };
     }
 
     /// Allocates by layout: from a class that suits it, else (or if the class has no slot left)
@@ -411,7 +463,9 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
         let class = self.class_for(layout).map(|(id, _)| id);
-        if let Some(slot) = class.and_then(|id| self.pop_any(id)) {
+        if let Some(id) = class
+            && let Some(slot) = self.pop_any(id, Some(layout.size()), engine)
+        {
             return Ok(slot);
         }
         engine.with(|engine| {
@@ -484,9 +538,10 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
         let class = expected.and_then(|id| self.class(id));
-        if let Some(found) = self.find(pointer.addr().get())
+        if let Some(found) = self.find_any(pointer.addr().get())
             && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
-            && found.class.swap_if_previous_has_room()
+            && (!found.class.is_full() || found.class.swap_if_previous_has_room())
+            && take_in(self.harden, found.slot, to_usize(found.class.room)).is_ok()
         {
             found.class.push(found.slot);
             return Ok(());
@@ -503,13 +558,13 @@ impl CacheCore {
     ) -> Result<(), FreeError> {
         let addr = pointer.addr().get();
         let Some(slot) = live_slot(engine, addr)? else {
+            if !engine.harden().is_off() || expected.is_some() {
+                engine.store().measure(pointer.as_ptr())?;
+            }
             if expected.is_some() {
-                engine.store().usable_size(pointer.as_ptr())?;
                 return Err(FreeError::WrongClass { addr, actual: None });
             }
-            let flags = engine.flags;
-            let accept = |size| prepare_in(flags, pointer, size);
-            return engine.slabs.store.free(pointer.as_ptr(), accept);
+            return engine.slabs.store.free(pointer.as_ptr());
         };
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
@@ -519,8 +574,8 @@ impl CacheCore {
         if let Some(class) = class {
             engine.spill(slot.class, class)?;
         }
-        let size = engine.slabs.classes()[slot.class.index()].shape.size;
-        prepare_in(engine.flags, pointer, size);
+        let room = engine.slabs.classes()[slot.class.index()].shape.room;
+        take_in(engine.harden(), slot.at, room)?;
         if class.is_some_and(|class| class.push(slot.at)) {
             return Ok(());
         }
@@ -625,7 +680,9 @@ impl CacheCore {
 
     /// Allocates only from what is ready: nothing is reclaimed for it, and a failure not counted.
     fn alloc_ready(&mut self, layout: Layout, engine: &mut impl Backing) -> Option<NonNull<u8>> {
-        if let Some(slot) = self.class_for(layout).and_then(|(id, _)| self.pop_any(id)) {
+        if let Some((id, _)) = self.class_for(layout)
+            && let Some(slot) = self.pop_any(id, Some(layout.size()), engine)
+        {
             return Some(slot);
         }
         engine.with(|engine| self.ready(layout, engine).ok())
@@ -660,7 +717,7 @@ impl CacheCore {
         };
         let moved = match moved {
             Some(moved) => moved,
-            None if stays_aligned && Self::resize(pointer, &held, new_size, engine)? => {
+            None if stays_aligned && self.resize(pointer, &held, new_size, engine)? => {
                 return Ok(pointer);
             }
             None => match self.alloc(layout, engine) {
@@ -684,7 +741,10 @@ impl CacheCore {
     /// What the caller holds at a pointer, if it is live. O(1), without the lock for slots.
     fn held(&self, pointer: NonNull<u8>, engine: &mut impl Backing) -> Result<Held, FreeError> {
         match self.find(pointer.addr().get()) {
-            Some(found) => Ok(Held { usable: to_usize(found.class.size), is_slot: true }),
+            Some(Found { class, .. }) => {
+                let size = to_usize(class.size);
+                Ok(Held::slot(to_usize(class.room), size, size))
+            }
             None => engine.with(|engine| counted(engine, |engine| held(engine, pointer))),
         }
     }
@@ -697,22 +757,63 @@ impl CacheCore {
     ) -> Result<usize, FreeError> {
         match self.find(pointer.addr().get()) {
             Some(found) => Ok(to_usize(found.class.size)),
-            None => engine.with(|engine| usable_size(engine, pointer)),
+            None => engine.with(|engine| held(engine, pointer).map(|held| held.usable)),
         }
     }
 
     /// Resizes where it is; `false` if that cannot be. A slot stays what it is.
     fn resize(
+        &self,
         pointer: NonNull<u8>,
         held: &Held,
         new_size: usize,
         engine: &mut impl Backing,
     ) -> Result<bool, FreeError> {
-        if held.is_slot {
-            return Ok(new_size <= held.usable);
+        if held.is_slot && self.quick > 0 {
+            return Ok(new_size <= held.limit);
         }
         engine.with(|engine| counted(engine, |engine| resize(engine, pointer, held, new_size)))
     }
+}
+
+/// Makes a cached slot, or one on its way there, a live object of `size` bytes; not if it was written to
+/// while it was free: then it is marked.
+#[inline]
+fn hand_out(
+    harden: Harden,
+    slot: SlotRef,
+    room: usize,
+    size: usize,
+) -> Result<NonNull<u8>, Corruption> {
+    if !harden.is_off() {
+        // SAFETY: the slot is nobody's, and that long.
+        let checked = unsafe { harden.check_free(slot.start, room, |_| false) };
+        if let Err(Overwritten { addr }) = checked {
+            slot.state.store(SlotState::Damaged);
+            return Err(Corruption { addr, kind: CorruptionKind::FreedMemory });
+        }
+        // SAFETY: as above.
+        unsafe { harden.hand_out(slot.start, room, size) };
+        // Whoever sees it live sees what stands behind it.
+        fence(Release);
+    }
+    Ok(live(slot))
+}
+
+/// Checks a live slot that was given up, marks it cached, and clears it.
+#[inline]
+fn take_in(harden: Harden, slot: SlotRef, room: usize) -> Result<(), FreeError> {
+    if !harden.is_off() {
+        // SAFETY: a live slot that long.
+        let size = unsafe { harden.check_seal(slot.start, room) };
+        let addr = slot.start.addr();
+        let size = size.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })?;
+        slot.state.store(SlotState::Cached);
+        fence(Release);
+        // SAFETY: nobody uses the slot any more.
+        unsafe { harden.fill_free(slot.start, room, size) };
+    }
+    Ok(())
 }
 
 /// Takes a slot out of the loaded magazine, if there is one, and marks it live.
@@ -731,20 +832,37 @@ fn live(slot: SlotRef) -> NonNull<u8> {
 
 /// What a live pointer holds.
 struct Held {
+    /// Bytes that the pool has for it there.
+    room: usize,
+    /// The largest object that can be there.
+    limit: usize,
     /// Usable bytes.
     usable: usize,
     /// A slot of a class, not a heap block.
     is_slot: bool,
 }
 
+impl Held {
+    const fn slot(room: usize, limit: usize, usable: usize) -> Self {
+        Self { room, limit, usable, is_slot: true }
+    }
+}
+
 /// What the caller of a realloc or look-up holds at a pointer, if it is live.
 fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
-    let slot = live_slot(engine, pointer.addr().get())?;
-    let usable = match slot {
-        Some(slot) => engine.slabs.classes()[slot.class.index()].shape.size,
-        None => engine.store().usable_size(pointer.as_ptr())?,
+    let addr = pointer.addr().get();
+    let Some(slot) = live_slot(engine, addr)? else {
+        let (room, usable) = engine.store().measure(pointer.as_ptr())?;
+        return Ok(Held { room, limit: room - engine.harden().overhead(), usable, is_slot: false });
     };
-    Ok(Held { usable, is_slot: slot.is_some() })
+    let SlabShape { room, size, .. } = engine.slabs.classes()[slot.class.index()].shape;
+    if engine.harden().is_off() {
+        return Ok(Held::slot(room, size, size));
+    }
+    // SAFETY: a live slot that long.
+    let sealed = unsafe { engine.harden().check_seal(slot.at.start, room) };
+    let usable = sealed.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })?;
+    Ok(Held::slot(room, size, usable))
 }
 
 /// The class that an address belongs to, or a number that no class has.
@@ -757,29 +875,26 @@ fn class_at(addr: usize, engine: &mut impl Backing) -> ClassId {
     slot.map_or(ClassId(u8::MAX), |slot| slot.class)
 }
 
-/// Usable bytes of a live block or slot.
-fn usable_size(engine: &Engine, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-    held(engine, pointer).map(|held| held.usable)
-}
-
 /// Resizes a block where it is; `false` if that cannot be. In a pool with flags one that shrinks keeps
-/// its size, so that no part of it leaves the caller's hands without what the flags ask for.
+/// its room, so that no part of it leaves the caller's hands without what the flags ask for.
 fn resize(
     engine: &mut Engine,
     pointer: NonNull<u8>,
     held: &Held,
     new_size: usize,
 ) -> Result<bool, FreeError> {
-    let flags = engine.flags;
-    if !flags.is_empty() && new_size <= held.usable {
-        return Ok(true);
-    }
-    let Some(resized) = engine.resize_block(pointer, new_size)? else { return Ok(false) };
-    if resized > held.usable {
-        // SAFETY: the block reaches that far now.
-        let grown = unsafe { pointer.add(held.usable) };
-        prepare_out(flags, grown, resized - held.usable);
-    }
+    let harden = engine.harden();
+    let room = if new_size <= held.limit && (held.is_slot || !harden.is_off()) {
+        held.room
+    } else if held.is_slot {
+        return Ok(false);
+    } else {
+        let Some(need) = new_size.checked_add(harden.overhead()) else { return Ok(false) };
+        let Some(room) = engine.resize_block(pointer, need)? else { return Ok(false) };
+        room
+    };
+    // SAFETY: the block is the caller's, who waits, and has that much room.
+    unsafe { harden.resize(pointer.as_ptr(), room, held.usable, new_size) };
     Ok(true)
 }
 
@@ -792,7 +907,7 @@ fn slide(
     new_size: usize,
     align: usize,
 ) -> Result<Option<NonNull<u8>>, FreeError> {
-    if held.is_slot || !engine.flags.is_empty() {
+    if held.is_slot || !engine.harden().is_off() {
         return Ok(None);
     }
     engine.slide_block(pointer, new_size, align)
@@ -804,7 +919,9 @@ fn counted<R>(
     work: impl FnOnce(&mut Engine) -> Result<R, FreeError>,
 ) -> Result<R, FreeError> {
     let result = work(engine);
-    engine.bad_frees += usize::from(result.is_err());
+    if let Err(error) = result.as_ref() {
+        engine.count_refusal(*error);
+    }
     result
 }
 
@@ -816,32 +933,9 @@ fn live_slot(engine: &Engine, addr: usize) -> Result<Option<Slot>, FreeError> {
     let slot = engine.slabs.slot_at(addr)?;
     match slot.map(|slot| SlotState::from_byte(slot.state)) {
         None | Some(Some(SlotState::Live)) => Ok(slot),
-        Some(Some(SlotState::Free | SlotState::Cached)) => Err(FreeError::NotLive { addr }),
+        Some(Some(SlotState::Free | SlotState::Cached | SlotState::Damaged)) => {
+            Err(FreeError::NotLive { addr })
+        }
         Some(None) => Err(FreeError::Corrupted { addr }),
     }
-}
-
-/// What the flags ask for when a block goes out.
-#[inline]
-fn prepare_out(flags: PoolFlags, pointer: NonNull<u8>, size: usize) {
-    if flags.contains(PoolFlags::ZERO_ON_ALLOC) {
-        fill(pointer, 0, size);
-    }
-}
-
-/// What the flags ask for when a live block comes in.
-#[inline]
-fn prepare_in(flags: PoolFlags, pointer: NonNull<u8>, size: usize) {
-    if flags.contains(PoolFlags::POISON) {
-        fill(pointer, POISON_BYTE, size);
-    } else if flags.contains(PoolFlags::ZERO_ON_FREE) {
-        fill(pointer, 0, size);
-    }
-}
-
-#[cold]
-fn fill(pointer: NonNull<u8>, byte: u8, size: usize) {
-    // SAFETY: the block is live, usable for `size` bytes, and the pool holds its only pointer:
-    // it is on its way out or in.
-    unsafe { pointer.write_bytes(byte, size) };
 }

@@ -10,5 +10,5 @@ mod magazine;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
-pub(crate) use engine::Watermark;
+pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};

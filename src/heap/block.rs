@@ -21,9 +21,12 @@
 //! a region, or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
 //! Knuth's boundary tags (TAOCP 2.5), the missing footer of used blocks is dlmalloc's.
 
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
-use crate::units::WORD;
+use crate::{flags::POISON_WORD, units::WORD};
 
 const USED: usize = 1;
 const PREV_FREE: usize = 1 << 1;
@@ -267,6 +270,13 @@ impl Block {
     #[inline]
     pub(crate) fn set_footer(self, size: usize) {
         self.above(size - WORD).store(0, size);
+    }
+
+    /// Fills words with poison.
+    pub(crate) fn poison(self, words: Range<usize>) {
+        for index in words {
+            self.store(index, POISON_WORD);
+        }
     }
 
     /// The next free block of the bin.

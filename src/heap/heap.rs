@@ -71,6 +71,8 @@ pub(crate) struct Heap {
     counters: HeapCounters,
     /// Freed blocks that were found damaged, and are left alone.
     damaged: usize,
+    /// Free memory is poisoned, all but the words that tags, links and footers are or were in.
+    poisoned: bool,
 }
 
 /// What a block that is about to be used will be cut into.
@@ -98,11 +100,17 @@ impl Heap {
                 free_blocks: 0,
             },
             damaged: 0,
+            poisoned: false,
         }
     }
 
     /// A heap whose bins lie at the start of its first region.
-    pub(crate) fn new(region: Region, granule: Granule, key: usize) -> Result<Self, ConfigError> {
+    pub(crate) fn new(
+        region: Region,
+        granule: Granule,
+        key: usize,
+        poisoned: bool,
+    ) -> Result<Self, ConfigError> {
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let shape = Shape::new(granule, region.len().max(1));
         let table = round_up(region.start(), WORD).ok_or(too_small)?;
@@ -115,7 +123,7 @@ impl Heap {
         let bins = unsafe { Bins::new(shape, region.at(table)) };
         let codec = TagCodec::new(key, region.len());
         let counters = HeapCounters::default();
-        let mut heap = Self { granule, codec, bins, counters, damaged: 0 };
+        let mut heap = Self { granule, codec, bins, counters, damaged: 0, poisoned };
         heap.add_region(region, front)?;
         Ok(heap)
     }
@@ -133,6 +141,9 @@ impl Heap {
             return Err(too_small);
         }
         let block = Block::at(region.at(first));
+        if self.poisoned {
+            block.poison(1..size / WORD);
+        }
         block.above(size).set_tag(self.codec, Tag::end_fence());
         self.bins.widen(region.start()..region.end());
         self.put_free(block, size, block.above(size), Tag::end_fence());
@@ -270,9 +281,14 @@ impl Heap {
             self.close(used, size, room, above, above_tag);
         } else if size < room {
             self.change_free(free, used.above(size), above, above_tag);
+            self.forget_links(block);
         } else {
             self.take_free(free);
             above.set_tag(self.codec, above_tag.with_prev_free(false));
+            self.forget_links(block);
+        }
+        if size == room {
+            self.forget_footer(above);
         }
         self.count_in(size, owner);
         Ok(used.payload())
@@ -398,7 +414,47 @@ impl Heap {
                 self.change_free(prev, prev.block, end, end_tag);
             }
         }
+        if prev.is_some() {
+            self.forget_footer(block);
+        }
+        if let Some(next) = next {
+            self.forget_links(next.block);
+        }
         Ok(())
+    }
+
+    /// Poisons the links of what is not a free block of its own any more.
+    #[inline]
+    fn forget_links(&self, block: Block) {
+        if self.poisoned {
+            block.poison(1..3);
+        }
+    }
+
+    /// Poisons the footer of what was a free block below this one.
+    #[inline]
+    fn forget_footer(&self, above: Block) {
+        if self.poisoned {
+            above.below(WORD).poison(0..1);
+        }
+    }
+
+    /// Whether a word of free memory is a tag that a free block left there.
+    pub(crate) fn is_old_tag(&self, at: *mut u8) -> bool {
+        Block::at(at).tag(self.codec).is_some_and(|tag| !tag.is_used())
+    }
+
+    /// Keeps a used block for good, because it was found damaged.
+    pub(crate) fn retire(&mut self, payload: *mut u8, owner: Owner) {
+        self.damaged += 1;
+        let block = Block::of_payload(payload);
+        if let Some(tag) = block.tag(self.codec)
+            && owner == Owner::Caller
+        {
+            self.count_out(tag.size(), Owner::Caller);
+            self.count_in(tag.size(), Owner::Pool);
+            block.set_tag(self.codec, tag.with_internal(true));
+        }
     }
 
     /// The block above, verified.
@@ -536,6 +592,8 @@ impl Heap {
         let (end, end_tag) = self.above(block, tag)?;
 
         self.take_free(free);
+        self.forget_links(block);
+        self.forget_footer(end);
         let fence = block.with_addr(start - WORD);
         if fence.addr() >= block.addr() {
             fence.set_tag(self.codec, Tag::slab_fence());

@@ -6,7 +6,7 @@ use lock_api::RawMutex;
 
 use super::pool::Pool;
 use crate::{
-    config::{LeakFn, PoolConfig, SizeClass},
+    config::{FaultFn, LeakFn, PoolConfig, SizeClass},
     error::{ConfigError, MapError},
     flags::PoolFlags,
     page_source::PageSource,
@@ -90,6 +90,11 @@ impl<L: RawMutex> PoolBuilder<L> {
     /// See [`PoolConfig::key`].
     pub fn key(self, key: u64) -> Self {
         self.map_config(|config| config.key(key))
+    }
+
+    /// See [`PoolConfig::on_fault`].
+    pub fn on_fault(self, callback: FaultFn) -> Self {
+        self.map_config(|config| config.on_fault(callback))
     }
 
     /// See [`PoolConfig::on_leak`].

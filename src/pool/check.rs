@@ -3,21 +3,25 @@
 
 use lock_api::RawMutex;
 
-use super::pool::Pool;
+use super::{contents, pool::Pool};
 use crate::{
     cache::Engine,
     config::ClassId,
     error::{Corruption, CorruptionKind},
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
-    slab::{Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotState, Walk, Walked},
+    slab::{
+        Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotCounts, SlotState, Walk, Walked,
+    },
     units::{WORD, to_usize},
 };
 
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// Checks everything the pool keeps: block tags, lists, bitmaps, the slab map, descriptors,
-    /// slot states, magazines in the depots, and all counters. Changes nothing. It may run while
-    /// other threads use their caches. O(blocks + slots) for every 16 classes, under the lock.
+    /// slot states, magazines in the depots, and all counters; in pools with the flags for it, also
+    /// what stands behind live objects, and that nobody wrote to free memory but what lies in other
+    /// threads' caches. Changes nothing. It may run while other threads use their caches. O(blocks +
+    /// slots) for every 16 classes, under the lock, plus the bytes that flags have it look at.
     ///
     /// # Errors
     /// The first [`Corruption`] that it comes by, with its address.
@@ -57,6 +61,7 @@ const CLASSES_PER_PASS: usize = 16;
 struct SlabCount {
     slabs: u32,
     free: u32,
+    damaged: u32,
     partial: u32,
     idle: u32,
 }
@@ -109,6 +114,7 @@ fn check_region(
         below_is_free = match walked {
             Walked::Block(block, tag) => {
                 check_block(block, tag, below_is_free)?;
+                contents::check_block(engine.store(), block, tag)?;
                 count_block(tag, &mut counted.heap);
                 tag.is_free()
             }
@@ -169,12 +175,14 @@ fn check_slabs(
     let piece = engine.store().piece_bytes();
     let mut at = start;
     while at < end {
-        let slab = slab_at(engine, entry, at)?;
+        let (slab, slots) = slab_at(engine, entry, at)?;
+        check_slots(engine, slab)?;
         at += to_usize(slab.pieces()) * piece;
         let class = usize::from(slab.class()).wrapping_sub(counted.first_class);
         if let Some(count) = counted.slabs.get_mut(class) {
             count.slabs += 1;
             count.free += slab.free();
+            count.damaged += slots.damaged;
             count.partial += u32::from(slab.home() == Home::Partial);
             count.idle += u32::from(slab.home() == Home::Idle);
         }
@@ -182,8 +190,18 @@ fn check_slabs(
     if at == end { Ok(()) } else { Err(Corruption { addr: end, kind: CorruptionKind::Slab }) }
 }
 
-/// The slab that starts at an address, if map, descriptor, class and states agree.
-fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Corruption> {
+fn check_slots(engine: &Engine, slab: Slab) -> Result<(), Corruption> {
+    let Some(class) = engine.slabs.class(ClassId(slab.class())) else { return Ok(()) };
+    contents::check_slab(engine.harden(), slab, &class.shape)
+}
+
+/// The slab that starts at an address, if map, descriptor, class and states agree, and what the
+/// states say.
+fn slab_at(
+    engine: &Engine,
+    entry: &RegionEntry,
+    addr: usize,
+) -> Result<(Slab, SlotCounts), Corruption> {
     let broken = Corruption { addr, kind: CorruptionKind::Slab };
     let (map, store) = (entry.map(), engine.store());
     let piece = map.piece_of(addr).ok_or(broken)?;
@@ -213,8 +231,8 @@ fn slab_at(engine: &Engine, entry: &RegionEntry, addr: usize) -> Result<Slab, Co
     if same != shape.pieces {
         return Err(broken);
     }
-    slab.count().map_err(|addr| Corruption { addr, kind: CorruptionKind::SlotState })?;
-    Ok(slab)
+    let state = |addr| Corruption { addr, kind: CorruptionKind::SlotState };
+    Ok((slab, slab.count().map_err(state)?))
 }
 
 /// Compares a class's counters and list with what was counted.
@@ -224,6 +242,7 @@ fn check_class(engine: &Engine, id: ClassId, counted: &SlabCount) -> Result<(), 
         && class.partial.len() == counted.partial
         && class.idle.len() == counted.idle
         && class.out <= class.slots()
+        && class.damaged == counted.damaged
         && class.free() == counted.free;
     if !agree {
         return Err(counter(class));
@@ -261,7 +280,11 @@ fn check_depot(engine: &Engine, id: ClassId) -> Result<(), Corruption> {
                 Ok(Some(slot))
                     if slot.class == id
                         && slot.state == SlotState::Cached as u8
-                        && slot.at.state == cached.state => {}
+                        && slot.at.state == cached.state =>
+                {
+                    let shape = &engine.slabs.classes()[id.index()].shape;
+                    contents::check_free_slot(engine.harden(), cached, shape)?;
+                }
                 _ => return Err(broken),
             }
         }

@@ -3,6 +3,7 @@
 mod alloc_impls;
 mod builder;
 mod check;
+mod contents;
 mod local_cache;
 mod map;
 mod object;

@@ -13,7 +13,7 @@ use lock_api::{Mutex, MutexGuard, RawMutex};
 
 use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
-use crate::cache::Watermark;
+use crate::cache::Events;
 use crate::{
     cache::{Backing, CacheCore, Engine},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
@@ -104,10 +104,10 @@ pub(super) fn shared<L: RawMutex, R>(
 
 /// Lets the lock go, then reports what happened under it.
 fn finish<L: RawMutex>(mut guarded: MutexGuard<'_, L, Guarded>) {
-    let pending = guarded.engine.pending.take();
+    let events = guarded.engine.events.take();
     drop(guarded);
-    if let Some(event) = pending {
-        event.report();
+    if let Some(events) = events {
+        events.report();
     }
 }
 
@@ -420,17 +420,20 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
 
     /// Has the platform back the pool's memory now, so that no first touch costs a page fault
     /// later: all mapped pages, or, in the caller's own regions, the free memory, which is
-    /// touched. O(pages), in the caller's regions under the lock.
+    /// touched. Memory that is poisoned has been. O(pages), in the caller's regions under the lock.
     ///
     /// # Errors
     /// [`PageError`] if the page source could not; everything works as before.
     pub fn warm_up(&self) -> Result<(), PageError> {
         let mapped = self.pages.as_ref().map(Pages::memory);
-        self.inner.lock().engine.slabs.for_each_free(|region, free| {
-            if mapped.is_none_or(|pages| pages.addr().get() != region.start()) {
+        let guarded = self.inner.lock();
+        let is_touched = guarded.engine.harden().poisons();
+        guarded.engine.slabs.for_each_free(|region, free| {
+            if !is_touched && mapped.is_none_or(|pages| pages.addr().get() != region.start()) {
                 region.touch(free);
             }
         });
+        drop(guarded);
         match &self.pages {
             Some(pages) => pages.prefault(0, pages.memory().len()),
             None => Ok(()),
@@ -440,7 +443,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// Gives the platform back the pages behind free memory: their next use faults again. After a
     /// peak that will not come back, [`defragment`](Self::defragment) first makes the most memory
     /// free. Returns the bytes that were offered; whole pages within them were taken. Does nothing
-    /// for the caller's own regions. O(blocks + slabs), under the lock.
+    /// for the caller's own regions, nor in pools that poison free memory, which the platform would
+    /// clear. O(blocks + slabs), under the lock.
     ///
     /// # Errors
     /// The first [`PageError`] of the page source; what came before it is given back.
@@ -448,6 +452,9 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         let Some(pages) = &self.pages else { return Ok(0) };
         let mapped = pages.memory().addr().get();
         let guarded = self.inner.lock();
+        if guarded.engine.harden().poisons() {
+            return Ok(0);
+        }
         let mut result = Ok(0);
         guarded.engine.slabs.for_each_free(|region, free| {
             if let Ok(offered) = result
@@ -539,10 +546,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     pub(crate) fn with_engine<R>(
         &self,
         work: impl FnOnce(&mut Engine) -> R,
-    ) -> (R, Option<Watermark>) {
+    ) -> (R, Option<Events>) {
         let mut guarded = self.inner.lock();
         let result = work(&mut guarded.engine);
-        (result, guarded.engine.pending.take())
+        (result, guarded.engine.events.take())
     }
 
     /// As [`with_engine`](Self::with_engine), where nothing may be reported: that is left to the next
@@ -624,8 +631,9 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     }
     let classes = config.classes().ok_or(ConfigError::TooManyClasses)?;
     let granule = Granule::new(alignment);
-    let store = Store::new(region, zeroed, granule, pool_key(config.key, &region))?;
-    let mut engine = Engine::new(store, config.flags, config.magazine);
+    let key = pool_key(config.key, &region);
+    let store = Store::new(region, zeroed, granule, key, config.flags)?;
+    let mut engine = Engine::new(store, config.magazine, config.on_fault);
     for class in classes {
         engine.add_class(class)?;
     }
@@ -664,7 +672,7 @@ fn stats_of(engine: &Engine) -> PoolStats {
         peak_bytes: engine.peak_bytes,
         free_bytes: counters.free_bytes,
         free_blocks: counters.free_blocks,
-        largest_free: heap.largest_free(),
+        largest_free: engine.largest_free(),
         slab_bytes: counters.span_bytes,
         classes: engine.slabs.classes().len(),
         caches: engine.cache_blocks().count(),

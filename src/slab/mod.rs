@@ -9,8 +9,8 @@ mod store;
 mod table;
 mod walk;
 
-pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable, least_request};
-pub(crate) use slab::{Home, Slab, SlabList, SlotRef, SlotState, StateByte};
+pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape, least_request};
+pub(crate) use slab::{Home, Slab, SlabList, SlotCounts, SlotRef, SlotState, StateByte};
 pub(crate) use slab_map::{PieceEntry, PieceKind, Reciprocal, SlabMap};
 pub(crate) use slabs::{Slabs, Slot};
 pub(crate) use store::{RegionEntry, Store};

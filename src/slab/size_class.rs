@@ -33,6 +33,8 @@ const COLOUR: usize = 128;
 pub(crate) struct SlabShape {
     /// Usable bytes of a slot.
     pub(crate) size: usize,
+    /// Bytes of a slot, with what the pool writes behind the usable ones.
+    pub(crate) room: usize,
     /// Bytes from one slot to the next.
     pub(crate) stride: u32,
     /// Divides by the stride.
@@ -46,21 +48,24 @@ pub(crate) struct SlabShape {
 }
 
 impl SlabShape {
-    /// The shape for objects as `class` describes, in slabs of `piece` bytes or multiples, which
-    /// should not exceed `share` bytes.
+    /// The shape for objects as `class` describes with `overhead` bytes behind each, in slabs of
+    /// `piece` bytes or multiples, which should not exceed `share` bytes.
     pub(crate) fn new(
         class: &SizeClass,
+        overhead: usize,
         granule: usize,
         piece: usize,
         share: usize,
     ) -> Result<Self, ConfigError> {
         let bad = ConfigError::BadClassSize { size: class.size };
-        let size = round_up(class.size, granule).ok_or(bad)?;
+        let room = round_up(class.size + overhead, granule).ok_or(bad)?;
+        let size = if overhead == 0 { room } else { class.size };
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
-        let stride = size + colour;
+        let stride = room + colour;
         let (pieces, slots) = Self::best_fit(stride, piece, share);
         Ok(Self {
             size,
+            room,
             stride: to_u32(stride),
             reciprocal: Reciprocal::of(to_u32(stride)),
             align: (1 << stride.trailing_zeros()).min(4096),
@@ -109,6 +114,8 @@ pub(crate) struct Class {
     /// Slots that are not in their slab: cached or live. And the most there ever were.
     pub(crate) out: u32,
     pub(crate) peak: u32,
+    /// Those of them that were found damaged.
+    pub(crate) damaged: u32,
     /// Requests that could not be served.
     pub(crate) failures: u32,
     /// The class with the next larger size, or this one.
@@ -132,6 +139,7 @@ impl Class {
             slabs: 0,
             out: 0,
             peak: 0,
+            damaged: 0,
             failures: 0,
             dedicated: declared.dedicated,
             low: false,
@@ -317,7 +325,7 @@ mod tests {
     #[test]
     fn slabs_waste_little_and_stay_within_their_share() {
         for size in (16..=9000).step_by(8) {
-            let shape = SlabShape::new(&SizeClass::new(size), 16, 65536, 1 << 20).unwrap();
+            let shape = SlabShape::new(&SizeClass::new(size), 0, 16, 65536, 1 << 20).unwrap();
             let bytes = shape.slab_bytes(65536);
             let used = to_usize(shape.slots) * to_usize(shape.stride);
             assert!((bytes - used) * 64 <= bytes, "{size}: {used} of {bytes}");
@@ -327,7 +335,8 @@ mod tests {
 
     #[test]
     fn coloured_slots_do_not_repeat_in_the_cache_sets() {
-        let shape = SlabShape::new(&SizeClass::new(2048).coloured(), 16, 65536, 1 << 20).unwrap();
+        let shape =
+            SlabShape::new(&SizeClass::new(2048).coloured(), 0, 16, 65536, 1 << 20).unwrap();
         assert_eq!(shape.stride, 2176);
         assert_eq!(shape.size, 2048);
     }

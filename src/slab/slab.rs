@@ -24,6 +24,8 @@ pub(crate) enum SlotState {
     Cached = 0x5A,
     /// In a caller's hands.
     Live = 0xA5,
+    /// Found damaged when it was about to be handed out, and not used any more.
+    Damaged = 0x3C,
 }
 
 impl SlotState {
@@ -33,6 +35,7 @@ impl SlotState {
             0 => Some(Self::Free),
             0x5A => Some(Self::Cached),
             0xA5 => Some(Self::Live),
+            0x3C => Some(Self::Damaged),
             _ => None,
         }
     }
@@ -413,6 +416,7 @@ impl Slab {
                     return Err(self.memory().addr());
                 }
                 Some(SlotState::Free) => counts.free += 1,
+                Some(SlotState::Damaged) => counts.damaged += 1,
                 None => return Err(self.state(index).addr()),
             }
         }
@@ -426,6 +430,7 @@ pub(crate) struct SlotCounts {
     pub(crate) live: u32,
     pub(crate) cached: u32,
     pub(crate) free: u32,
+    pub(crate) damaged: u32,
 }
 
 const _: () = assert!(HEADER.is_multiple_of(align_of::<usize>()), "states start on a word");

@@ -98,7 +98,8 @@ impl Slabs {
         self.store.enable_slabs()?;
         let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
         let share = self.store.region_bytes() / SLAB_SHARE;
-        let shape = SlabShape::new(declared, granule, piece, share)?;
+        let overhead = self.store.harden.overhead();
+        let shape = SlabShape::new(declared, overhead, granule, piece, share)?;
         let class = ClassId(to_u8(self.classes.len()));
         self.classes.push(&mut self.store, Class::new(declared, shape, class.0))?;
         if let Err(error) = self.carve_reserve(class) {
@@ -228,6 +229,7 @@ impl Slabs {
             self.store.free_own(memory);
             return span.map(|_| false);
         };
+        self.store.refill_span(span);
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
         let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
         let SlabShape { pieces, slots, .. } = shape;
@@ -318,7 +320,7 @@ impl Slabs {
         }
         for index in 0..self.classes.len() {
             let class = &mut self.classes[index];
-            (class.peak, class.failures) = (0, 0);
+            (class.peak, class.failures, class.damaged) = (0, 0, 0);
             self.release_idle(ClassId(to_u8(index)));
         }
         Ok(())
@@ -330,6 +332,8 @@ impl Slabs {
         let taken = slab.slots() - slab.free();
         entry.out -= taken;
         self.out_bytes -= to_usize(taken) * entry.shape.size;
+        let len = entry.shape.slab_bytes(self.store.piece_bytes());
+        self.store.fill_span(Span { start: slab.first(), len });
         self.relist(class, slab, || slab.free_all());
         Ok(())
     }

@@ -10,6 +10,8 @@ use core::{
 use super::{slab_map::SlabMap, walk::Walk};
 use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
+    flags::PoolFlags,
+    harden::{Harden, Overwritten},
     heap::{Block, Heap, Owner, Span},
     region::Region,
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
@@ -82,6 +84,9 @@ pub(crate) struct Store {
     /// While the pool is set up: what the heap has not lent yet is as the system gave it: zero, but for
     /// the links and the footer of the free block that it lies in.
     zeroed: bool,
+    pub(crate) harden: Harden,
+    /// Damage that was come by, until it is reported.
+    pub(crate) found: Option<Corruption>,
 }
 
 // SAFETY: the pointers lead into regions, which are not tied to a thread.
@@ -90,18 +95,29 @@ unsafe impl Send for Store {}
 impl Store {
     /// A store without memory.
     pub(crate) const fn empty() -> Self {
-        Self { heap: Heap::empty(), first: null_mut(), piece_log2: None, zeroed: false }
+        Self {
+            heap: Heap::empty(),
+            first: null_mut(),
+            piece_log2: None,
+            zeroed: false,
+            harden: Harden::NONE,
+            found: None,
+        }
     }
 
-    /// A store over its first region, which is `zeroed` or not. `key` goes into the heap's checksums.
+    /// A store over its first region, which is `zeroed` or not. `key` goes into all checksums.
     pub(crate) fn new(
         region: Region,
         zeroed: bool,
         granule: Granule,
         key: usize,
+        flags: PoolFlags,
     ) -> Result<Self, ConfigError> {
-        let heap = Heap::new(region, granule, key)?;
-        let mut store = Self { heap, first: null_mut(), piece_log2: None, zeroed };
+        let harden = Harden::new(flags, key);
+        let heap = Heap::new(region, granule, key, harden.poisons())?;
+        let zeroed = zeroed && !harden.poisons();
+        let mut store =
+            Self { heap, first: null_mut(), piece_log2: None, zeroed, harden, found: None };
         let first_tag = store.heap.region_start(&region);
         store.first = store.new_entry(region, first_tag)?;
         if store.heap.largest_free() == 0 {
@@ -256,7 +272,8 @@ impl Store {
         first.iter().skip(1).find(|entry| entry.region.contains(addr))
     }
 
-    /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up.
+    /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up; a
+    /// block that was written to while it was free is set aside.
     #[inline]
     pub(crate) fn alloc(
         &mut self,
@@ -264,10 +281,38 @@ impl Store {
         align: usize,
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
-        match self.heap.alloc(size, align, owner)? {
-            None if self.settle_all() => self.heap.alloc(size, align, owner),
-            allocated => Ok(allocated),
+        loop {
+            let block = match self.heap.alloc(size, align, owner)? {
+                None if self.settle_all() => self.heap.alloc(size, align, owner)?,
+                allocated => allocated,
+            };
+            match block {
+                Some(block) if self.harden.poisons() && !self.is_intact(block, owner) => {}
+                _ => return Ok(block),
+            }
         }
+    }
+
+    /// Whether a block that has just been allocated was left alone while it was free. If not, it is kept
+    /// for good.
+    #[cold]
+    fn is_intact(&mut self, block: *mut u8, owner: Owner) -> bool {
+        let room = self.room_of(block, owner).unwrap_or(0);
+        let ours = |at| self.heap.is_old_tag(at);
+        // SAFETY: the block was just allocated, and is that long.
+        let checked = unsafe { self.harden.check_free(block, room, ours) };
+        if let Err(Overwritten { addr }) = checked {
+            self.found = Some(Corruption { addr, kind: CorruptionKind::FreedMemory });
+            self.heap.retire(block, owner);
+        }
+        checked.is_ok()
+    }
+
+    /// Bytes that a live block has for its owner.
+    pub(crate) fn room_of(&self, payload: *mut u8, owner: Owner) -> Result<usize, FreeError> {
+        let addr = payload.addr();
+        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        self.heap.live(region.at(addr), &region, owner).map(|(_, tag)| tag.size() - WORD)
     }
 
     /// Merges every block that rests; `false` if there was none. O(bins).
@@ -288,17 +333,26 @@ impl Store {
         }
     }
 
-    /// Frees a caller's heap block; `accept` is called with its usable size once nothing can fail.
-    /// Slots are not heap blocks: the caller has looked at the map.
+    /// Frees a caller's heap block. Slots are not heap blocks: the caller has looked at the map.
     #[inline]
-    pub(crate) fn free(
-        &mut self,
-        payload: *mut u8,
-        accept: impl FnOnce(usize),
-    ) -> Result<(), FreeError> {
+    pub(crate) fn free(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        if let Some(roused) = self.heap.free(region.at(addr), &region, Owner::Caller, accept)? {
+        self.free_in(region.at(addr), &region, Owner::Caller)
+    }
+
+    #[inline]
+    fn free_in(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        owner: Owner,
+    ) -> Result<(), FreeError> {
+        let harden = self.harden;
+        // SAFETY: what is called once nothing can fail any more: the block is live, that long, and
+        // given up.
+        let accept = |room| unsafe { harden.fill_free(payload, room, room) };
+        if let Some(roused) = self.heap.free(payload, region, owner, accept)? {
             self.settle(roused);
         }
         Ok(())
@@ -308,9 +362,7 @@ impl Store {
     /// find.
     pub(crate) fn free_own(&mut self, payload: *mut u8) {
         let Some(region) = self.region_of(payload.addr()).map(|entry| entry.region) else { return };
-        if let Ok(Some(roused)) = self.heap.free(payload, &region, Owner::Pool, |_| ()) {
-            self.settle(roused);
-        }
+        let _ = self.free_in(payload, &region, Owner::Pool);
     }
 
     /// Resizes a heap block in place; see [`Heap::resize`].
@@ -339,11 +391,14 @@ impl Store {
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
-    /// Usable bytes of a live heap block.
-    pub(crate) fn usable_size(&self, payload: *mut u8) -> Result<usize, FreeError> {
-        let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
-        self.heap.live(region.at(addr), &region, Owner::Caller).map(|(_, tag)| tag.size() - WORD)
+    /// The room of a live heap block, and the size of the object in it: all of the room, but in a pool
+    /// with canaries.
+    pub(crate) fn measure(&self, payload: *mut u8) -> Result<(usize, usize), FreeError> {
+        let room = self.room_of(payload, Owner::Caller)?;
+        // SAFETY: a live block of that size.
+        let sealed = unsafe { self.harden.check_seal(payload, room) };
+        let overrun = |Overwritten { addr: at }| FreeError::Overrun { addr: payload.addr(), at };
+        Ok((room, sealed.map_err(overrun)?))
     }
 
     /// Frees every caller's block. O(blocks).
@@ -354,7 +409,7 @@ impl Store {
             let region = unsafe { &*region };
             let mut walk = Walk::new(self, region).position();
             while let Some((live, behind)) = Walk::at(self, region, walk).next_live()? {
-                let freed = self.free(live.payload(), |_| ());
+                let freed = self.free(live.payload());
                 let broken = Corruption { addr: live.addr(), kind: CorruptionKind::BlockTag };
                 freed.map_err(|_| broken)?;
                 walk = Some(behind);
@@ -384,6 +439,26 @@ impl Store {
             None if self.settle_all() => self.heap.take_span(len, align, is_slab),
             taken => Ok(taken),
         }
+    }
+
+    /// Fills a span that was taken for a slab as its free slots are to be.
+    pub(crate) fn refill_span(&mut self, span: Span) {
+        if !self.harden.poisons() {
+            return;
+        }
+        let ours = |at| self.heap.is_old_tag(at);
+        // SAFETY: nobody uses the span yet.
+        let checked = unsafe { self.harden.check_free(span.start, span.len, ours) };
+        if let Err(Overwritten { addr }) = checked {
+            self.found = Some(Corruption { addr, kind: CorruptionKind::FreedMemory });
+        }
+        self.fill_span(span);
+    }
+
+    /// Fills a slab none of whose slots anybody uses.
+    pub(crate) fn fill_span(&self, span: Span) {
+        // SAFETY: the span is valid; nobody uses it (caller).
+        unsafe { self.harden.fill_free(span.start, span.len, span.len) };
     }
 
     /// Takes back a span, whose pieces the map calls heap again.

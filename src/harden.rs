@@ -1,0 +1,320 @@
+#![allow(unsafe_code)] // fills and checks memory that nobody else has
+//! What a pool's flags make of a block's memory: how free memory is filled and what shows that it was
+//! written to, and what stands behind an object.
+//!
+//! ```text
+//!         start                    start + size          start + room
+//! free:   [ 0xDF 0xDF 0xDF ............................ 0xDF ]
+//! live:   [ the object            ][ canary ...... ][ seal   ]
+//! ```
+//!
+//! *Room* is what the heap or a class has for an object. With [`PoolFlags::CANARY`] the object ends
+//! where its caller asked for it to end, to the byte; canary bytes follow, and the last words, the
+//! *seal*, say how long the object is. Both come from the pool's key and their address, and no
+//! canary byte is zero, so that a string's end written one byte too far shows too.
+//!
+//! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
+//! threads may be at it, so it is written and read atomically.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+
+use crate::{
+    flags::{POISON_BYTE, POISON_WORD, PoolFlags},
+    units::{WORD, low_u32, to_u32, to_usize},
+};
+
+/// Bytes of a seal: how much of the room is not the object's, and a check of that.
+const SEAL: usize = 2 * size_of::<u32>();
+
+/// Most canary bytes: what lies between them and the seal was never anybody's.
+const CANARY: usize = 64;
+
+/// A pool's flags, and the key of its canaries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Harden {
+    flags: PoolFlags,
+    key: usize,
+}
+
+/// A byte that somebody wrote to who should not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overwritten {
+    pub(crate) addr: usize,
+}
+
+impl Harden {
+    /// No flags.
+    pub(crate) const NONE: Self = Self::new(PoolFlags::empty(), 0);
+
+    pub(crate) const fn new(flags: PoolFlags, key: usize) -> Self {
+        Self { flags, key }
+    }
+
+    /// Whether memory is left as it is.
+    #[inline(always)]
+    pub(crate) const fn is_off(self) -> bool {
+        self.flags.is_empty()
+    }
+
+    /// Whether freed memory is poisoned.
+    #[inline]
+    pub(crate) const fn poisons(self) -> bool {
+        self.flags.contains(PoolFlags::POISON)
+    }
+
+    #[inline]
+    const fn seals(self) -> bool {
+        self.flags.contains(PoolFlags::CANARY)
+    }
+
+    /// Whether slots are handed out in random order.
+    #[inline]
+    pub(crate) const fn shuffles(self) -> bool {
+        self.flags.contains(PoolFlags::RANDOM)
+    }
+
+    /// Bytes that an object needs beyond its own.
+    #[inline]
+    pub(crate) const fn overhead(self) -> usize {
+        if self.seals() { SEAL } else { 0 }
+    }
+
+    /// Makes room that has become free what the flags ask for; an object of `size` bytes was in it.
+    ///
+    /// # Safety
+    /// The room is valid, and nobody uses it.
+    #[inline]
+    pub(crate) unsafe fn fill_free(self, start: *mut u8, room: usize, size: usize) {
+        let byte = match (self.poisons(), self.flags.contains(PoolFlags::ZERO_ON_FREE)) {
+            (true, _) => POISON_BYTE,
+            (false, true) => 0,
+            (false, false) => return,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { start.write_bytes(byte, size) };
+        for offset in size..room {
+            // SAFETY: as above.
+            unsafe { AtomicU8::from_ptr(start.add(offset)) }.store(byte, Relaxed);
+        }
+    }
+
+    /// Looks for a word that was written to since the memory was filled: the first that is not poison,
+    /// and not `ours`. `start` is aligned to words, `room` a multiple of them.
+    ///
+    /// # Safety
+    /// The memory is valid, and nobody uses it.
+    pub(crate) unsafe fn check_free(
+        self,
+        start: *mut u8,
+        room: usize,
+        ours: impl Fn(*mut u8) -> bool,
+    ) -> Result<(), Overwritten> {
+        if !self.poisons() {
+            return Ok(());
+        }
+        let words = start.cast::<usize>();
+        for index in 0..room / WORD {
+            // SAFETY: the caller's promise.
+            let word = unsafe { words.add(index).read() };
+            let at = words.wrapping_add(index).cast::<u8>();
+            if word != POISON_WORD && !ours(at) {
+                let first = word.to_ne_bytes().iter().position(|&byte| byte != POISON_BYTE);
+                return Err(Overwritten { addr: at.addr() + first.unwrap_or(0) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Prepares room for an object of `size` bytes that goes out.
+    ///
+    /// # Safety
+    /// The room is valid for at least `size` bytes and the overhead, it ends on a word, and nobody
+    /// uses it.
+    #[inline]
+    pub(crate) unsafe fn hand_out(self, start: *mut u8, room: usize, size: usize) {
+        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+            // SAFETY: the caller's promise.
+            unsafe { start.write_bytes(0, room - self.overhead()) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.seal(start, room, size) };
+    }
+
+    /// Prepares an object that has grown or shrunk from `old` to `size` bytes where it is.
+    ///
+    /// # Safety
+    /// As [`hand_out`](Self::hand_out), but that the object up to the smaller size is in use.
+    pub(crate) unsafe fn resize(self, start: *mut u8, room: usize, old: usize, size: usize) {
+        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+            let end = room - self.overhead();
+            // SAFETY: the caller's promise.
+            unsafe { start.add(old).write_bytes(0, end.saturating_sub(old)) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.seal(start, room, size) };
+    }
+
+    /// A number to start random ones from, for a cache at an address; not 0.
+    pub(crate) fn seed(self, addr: usize) -> usize {
+        mix(self.key ^ addr) | 1
+    }
+
+    /// Writes what stands behind an object of `size` bytes.
+    ///
+    /// # Safety
+    /// As [`hand_out`](Self::hand_out); the object itself may be in use.
+    pub(crate) unsafe fn seal(self, start: *mut u8, room: usize, size: usize) {
+        if !self.seals() {
+            return;
+        }
+        // A slack that does not fit is one of a huge block that has shrunk in its place.
+        let slack = to_u32((room - size).min(to_usize(u32::MAX)));
+        let seal = start.wrapping_add(room - SEAL);
+        let first = room - to_usize(slack);
+        for (byte, canary) in self.canaries(start, first, room) {
+            // SAFETY: within the room.
+            unsafe { AtomicU8::from_ptr(byte) }.store(canary, Relaxed);
+        }
+        let [stored, check] = self.seal_words(seal.addr(), slack);
+        // SAFETY: the last words of the room, which ends on a word.
+        unsafe {
+            AtomicU32::from_ptr(seal.cast()).store(stored, Relaxed);
+            AtomicU32::from_ptr(seal.cast::<u32>().wrapping_add(1)).store(check, Relaxed);
+        }
+    }
+
+    /// Checks what stands behind an object, and returns the object's size.
+    ///
+    /// # Safety
+    /// The room is valid and ends on a word. Nobody changes what stands behind the object but by
+    /// mistake.
+    pub(crate) unsafe fn check_seal(
+        self,
+        start: *mut u8,
+        room: usize,
+    ) -> Result<usize, Overwritten> {
+        if !self.seals() {
+            return Ok(room);
+        }
+        let seal = start.wrapping_add(room - SEAL);
+        // SAFETY: the last words of the room, which ends on a word.
+        let [stored, check] = unsafe {
+            [
+                AtomicU32::from_ptr(seal.cast()).load(Relaxed),
+                AtomicU32::from_ptr(seal.cast::<u32>().wrapping_add(1)).load(Relaxed),
+            ]
+        };
+        let slack = stored ^ low_u32(self.key);
+        let fits = (SEAL..=room).contains(&to_usize(slack));
+        if !fits || self.seal_words(seal.addr(), slack) != [stored, check] {
+            return Err(Overwritten { addr: seal.addr() });
+        }
+        let size = room - to_usize(slack);
+        for (byte, canary) in self.canaries(start, size, room) {
+            // SAFETY: within the room.
+            if unsafe { AtomicU8::from_ptr(byte) }.load(Relaxed) != canary {
+                return Err(Overwritten { addr: byte.addr() });
+            }
+        }
+        Ok(size)
+    }
+
+    /// The words of a seal at an address.
+    fn seal_words(self, addr: usize, slack: u32) -> [u32; 2] {
+        let check = mix(self.key ^ addr ^ to_usize(slack).rotate_left(16));
+        [slack ^ low_u32(self.key), low_u32(check)]
+    }
+
+    /// The canary bytes behind an object of `size` bytes: where they are, and what they should be,
+    /// which is not zero.
+    fn canaries(
+        self,
+        start: *mut u8,
+        size: usize,
+        room: usize,
+    ) -> impl Iterator<Item = (*mut u8, u8)> {
+        let mut word = [0; WORD];
+        (size..(size + CANARY).min(room - SEAL)).map(move |offset| {
+            let byte = start.wrapping_add(offset);
+            let column = byte.addr() % WORD;
+            if offset == size || column == 0 {
+                word = mix(self.key.wrapping_add(byte.addr() / WORD)).to_ne_bytes();
+            }
+            (byte, word[column] | 1)
+        })
+    }
+}
+
+/// Spreads every bit of a word over all of them (the finaliser of `MurmurHash3`, Appleby 2011).
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
+const fn mix(word: usize) -> usize {
+    const FIRST: usize = 0xFF51_AFD7_ED55_8CCD_u64 as usize;
+    const SECOND: usize = 0xC4CE_B9FE_1A85_EC53_u64 as usize;
+    let half = usize::BITS / 2;
+    let word = (word ^ word >> half).wrapping_mul(FIRST);
+    let word = (word ^ word >> half).wrapping_mul(SECOND);
+    word ^ word >> half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Harden = Harden::new(PoolFlags::CANARY.union(PoolFlags::POISON), 0x5EED);
+
+    #[repr(align(8))]
+    struct Room([u8; 160]);
+
+    #[test]
+    fn a_seal_tells_the_size_and_every_changed_byte() {
+        for size in 0..=152 {
+            let mut memory = Room([0; 160]);
+            let start = memory.0.as_mut_ptr();
+            // SAFETY: the array is the room.
+            unsafe { ALL.hand_out(start, 160, size) };
+            // SAFETY: as above.
+            assert_eq!(unsafe { ALL.check_seal(start, 160) }, Ok(size));
+            let guarded = (size..(size + CANARY).min(152)).chain(152..160);
+            for offset in guarded {
+                for change in [0xFF, 1, 0x80] {
+                    // SAFETY: within the array.
+                    unsafe { *start.add(offset) ^= change };
+                    // SAFETY: as above.
+                    let checked = unsafe { ALL.check_seal(start, 160) };
+                    assert!(checked.is_err(), "{size} {offset} {change}");
+                    // SAFETY: within the array.
+                    unsafe { *start.add(offset) ^= change };
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_canary_is_zero() {
+        let mut memory = [0; 1 << 12];
+        let start = memory.as_mut_ptr();
+        for size in 0..4000 {
+            assert!(ALL.canaries(start, size, 1 << 12).all(|(_, canary)| canary != 0));
+        }
+    }
+
+    #[test]
+    fn a_write_to_free_memory_is_found_where_it_is() {
+        let mut memory = Room([0; 160]);
+        let start = memory.0.as_mut_ptr();
+        // SAFETY: the array is the room.
+        unsafe { ALL.fill_free(start, 160, 100) };
+        for offset in 0..160 {
+            // SAFETY: within the array.
+            unsafe { *start.add(offset) = 0 };
+            // SAFETY: the array is the room.
+            let checked = unsafe { ALL.check_free(start, 160, |_| false) };
+            assert_eq!(checked, Err(Overwritten { addr: start.addr() + offset }));
+            // SAFETY: within the array.
+            unsafe { *start.add(offset) = POISON_BYTE };
+        }
+        // SAFETY: the array is the room.
+        assert_eq!(unsafe { ALL.check_free(start, 160, |_| false) }, Ok(()));
+    }
+}

@@ -1,0 +1,85 @@
+#![allow(unsafe_code)] // reads free memory, and behind live objects
+//! The part of the whole-pool check that flags ask for: that nobody wrote to free memory, or past the
+//! end of a live object.
+
+use core::sync::atomic::{Ordering::Acquire, fence};
+
+use crate::{
+    error::{Corruption, CorruptionKind},
+    harden::{Harden, Overwritten},
+    heap::{Block, Tag},
+    slab::{Slab, SlabShape, SlotRef, SlotState, Store},
+    units::{WORD, to_usize},
+};
+
+/// How often an object that is found overrun is looked at again: its owner might just have freed and
+/// allocated it anew.
+const LOOKS: usize = 100;
+
+fn freed_memory(Overwritten { addr }: Overwritten) -> Corruption {
+    Corruption { addr, kind: CorruptionKind::FreedMemory }
+}
+
+fn overrun(Overwritten { addr }: Overwritten) -> Corruption {
+    Corruption { addr, kind: CorruptionKind::Overrun }
+}
+
+/// Checks a heap block, whose tag is verified.
+pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), Corruption> {
+    let (payload, room) = (block.payload(), tag.size() - WORD);
+    if tag.is_internal() {
+        return Ok(());
+    }
+    if tag.is_used() {
+        // SAFETY: a live block that long.
+        return unsafe { store.harden.check_seal(payload, room) }.map(drop).map_err(overrun);
+    }
+    // Between the links and the footer, or, of a block that rests, all.
+    let (first, last) = if tag.is_resting() { (0, room) } else { (2 * WORD, room - WORD) };
+    let ours = |at| store.heap().is_old_tag(at);
+    let inside = payload.wrapping_add(first);
+    // SAFETY: the block is free, and the caller holds the pool's lock.
+    unsafe { store.harden.check_free(inside, last - first, ours) }.map_err(freed_memory)
+}
+
+/// Checks a slab's free and live slots.
+pub(super) fn check_slab(harden: Harden, slab: Slab, shape: &SlabShape) -> Result<(), Corruption> {
+    if harden.is_off() {
+        return Ok(());
+    }
+    for index in 0..slab.slots() {
+        let start = slab.first().wrapping_add(to_usize(index) * to_usize(shape.stride));
+        let slot = SlotRef { start, state: slab.state(index) };
+        match SlotState::from_byte(slot.state.load()) {
+            Some(SlotState::Free) => check_free_slot(harden, slot, shape)?,
+            Some(SlotState::Live) => check_live_slot(harden, slot, shape)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks a slot that is in its slab, or in a depot.
+pub(super) fn check_free_slot(
+    harden: Harden,
+    slot: SlotRef,
+    shape: &SlabShape,
+) -> Result<(), Corruption> {
+    // SAFETY: nobody has the slot; the caller holds the pool's lock, which it would take.
+    unsafe { harden.check_free(slot.start, shape.room, |_| false) }.map_err(freed_memory)
+}
+
+fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(), Corruption> {
+    let mut checked = Ok(());
+    for _ in 0..LOOKS {
+        fence(Acquire);
+        // SAFETY: a slot that long; what is behind the object is written atomically.
+        checked = unsafe { harden.check_seal(slot.start, shape.room) }.map(drop);
+        fence(Acquire);
+        if checked.is_ok() || slot.state.load() != SlotState::Live as u8 {
+            return Ok(());
+        }
+        core::hint::spin_loop();
+    }
+    checked.map_err(overrun)
+}
