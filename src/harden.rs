@@ -10,8 +10,8 @@
 //!
 //! *Room* is what the heap or a class has for an object. With [`PoolFlags::CANARY`] the object ends
 //! where its caller asked for it to end, to the byte; canary bytes follow, and the last words, the
-//! *seal*, say how long the object is. Both come from the pool's key and their address, and no
-//! canary byte is zero, so that a string's end written one byte too far shows too.
+//! *seal*, say how long the object is. Both come from the pool's key and their address. No canary
+//! byte is zero, nor the first of a seal, so that a string's end written one byte too far shows too.
 //!
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
 //! threads may be at it, so it is written and read atomically.
@@ -20,11 +20,15 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use crate::{
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
-    units::{WORD, low_u32, to_u32, to_usize},
+    units::{WORD, low_u32, to_usize},
 };
 
-/// Bytes of a seal: how much of the room is not the object's, and a check of that.
+/// Bytes of a seal: one that is not zero, three that say how much of the room is not the object's, and
+/// a check of those.
 const SEAL: usize = 2 * size_of::<u32>();
+
+/// The most that a seal can say: more is the slack of a huge block that has shrunk in its place.
+const MAX_SLACK: usize = (1 << 24) - 1;
 
 /// Most canary bytes: what lies between them and the seal was never anybody's.
 const CANARY: usize = 64;
@@ -167,10 +171,9 @@ impl Harden {
         if !self.seals() {
             return;
         }
-        // A slack that does not fit is one of a huge block that has shrunk in its place.
-        let slack = to_u32((room - size).min(to_usize(u32::MAX)));
+        let slack = (room - size).min(MAX_SLACK);
         let seal = start.wrapping_add(room - SEAL);
-        let first = room - to_usize(slack);
+        let first = room - slack;
         for (byte, canary) in self.canaries(start, first, room) {
             // SAFETY: within the room.
             unsafe { AtomicU8::from_ptr(byte) }.store(canary, Relaxed);
@@ -204,12 +207,12 @@ impl Harden {
                 AtomicU32::from_ptr(seal.cast::<u32>().wrapping_add(1)).load(Relaxed),
             ]
         };
-        let slack = stored ^ low_u32(self.key);
-        let fits = (SEAL..=room).contains(&to_usize(slack));
+        let slack = self.slack_of(stored);
+        let fits = (SEAL..=room).contains(&slack);
         if !fits || self.seal_words(seal.addr(), slack) != [stored, check] {
             return Err(Overwritten { addr: seal.addr() });
         }
-        let size = room - to_usize(slack);
+        let size = room - slack;
         for (byte, canary) in self.canaries(start, size, room) {
             // SAFETY: within the room.
             if unsafe { AtomicU8::from_ptr(byte) }.load(Relaxed) != canary {
@@ -220,9 +223,17 @@ impl Harden {
     }
 
     /// The words of a seal at an address.
-    fn seal_words(self, addr: usize, slack: u32) -> [u32; 2] {
-        let check = mix(self.key ^ addr ^ to_usize(slack).rotate_left(16));
-        [slack ^ low_u32(self.key), low_u32(check)]
+    fn seal_words(self, addr: usize, slack: usize) -> [u32; 2] {
+        let [_, high, middle, low] = (low_u32(slack) ^ low_u32(self.key)).to_be_bytes();
+        let check = mix(self.key ^ addr ^ slack.rotate_left(16));
+        let first = check.to_ne_bytes()[0] | 1;
+        [u32::from_ne_bytes([first, high, middle, low]), low_u32(check)]
+    }
+
+    /// The slack that a seal's first word says.
+    fn slack_of(self, stored: u32) -> usize {
+        let [_, high, middle, low] = stored.to_ne_bytes();
+        to_usize(u32::from_be_bytes([0, high, middle, low]) ^ low_u32(self.key)) & MAX_SLACK
     }
 
     /// The canary bytes behind an object of `size` bytes: where they are, and what they should be,
@@ -291,11 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn no_canary_is_zero() {
-        let mut memory = [0; 1 << 12];
-        let start = memory.as_mut_ptr();
-        for size in 0..4000 {
-            assert!(ALL.canaries(start, size, 1 << 12).all(|(_, canary)| canary != 0));
+    fn what_follows_an_object_is_not_zero() {
+        for key in 0..2000 {
+            let harden = Harden::new(PoolFlags::CANARY, key);
+            for size in [0, 100, 151, 152] {
+                let mut memory = Room([0; 160]);
+                // SAFETY: the array is the room.
+                unsafe { harden.hand_out(memory.0.as_mut_ptr(), 160, size) };
+                assert_ne!(memory.0[size], 0, "{key} {size}");
+                let canaries = size..(size + CANARY).min(152);
+                assert!(memory.0[canaries].iter().all(|&byte| byte != 0), "{key} {size}");
+            }
         }
     }
 

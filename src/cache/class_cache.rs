@@ -127,6 +127,11 @@ impl ClassCache {
         self.len() >= self.capacity()
     }
 
+    /// Whether the loaded magazine holds too few slots for a random choice.
+    pub(crate) fn has_few(&self) -> bool {
+        self.len() < self.capacity() / 2
+    }
+
     /// Brings one of the loaded magazine's slots to its top; which one, `random` decides.
     pub(crate) fn shuffle(&self, random: usize) {
         let (loaded, len) = (self.loaded.get(), self.len());

@@ -168,15 +168,28 @@ impl Engine {
             self.note_watermark(class);
             return Ok(());
         }
-        let push = |slot| {
+        match self.fill(class, cache)? {
+            0 => Err(self.no_slot(class)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills the loaded magazine of a cache from the slabs, as far as there is anything.
+    pub(crate) fn top_up(&mut self, class: ClassId, cache: &ClassCache) {
+        // What is damaged shows where slots are needed.
+        let _ = self.fill(class, cache);
+    }
+
+    /// Moves slots from the slabs to the loaded magazine of a cache. Returns how many.
+    fn fill(&mut self, class: ClassId, cache: &ClassCache) -> Result<usize, Corruption> {
+        let taken = self.slabs.take(class, SlotState::Cached, cache.room(), |slot| {
             let pushed = cache.push(slot);
             debug_assert!(pushed, "there was room");
-        };
-        if self.slabs.take(class, SlotState::Cached, cache.room(), push)? == 0 {
-            return Err(self.no_slot(class));
+        })?;
+        if taken > 0 {
+            self.after_take(class);
         }
-        self.after_take(class);
-        Ok(())
+        Ok(taken)
     }
 
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to

@@ -265,6 +265,9 @@ impl CacheCore {
                 class.swap_if(|len| len > 0);
             }
             if let Some(random) = random {
+                if class.has_few() {
+                    engine.with(|engine| engine.top_up(id, class));
+                }
                 class.shuffle(random);
             }
             let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
@@ -541,8 +544,10 @@ impl CacheCore {
         if let Some(found) = self.find_any(pointer.addr().get())
             && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
             && (!found.class.is_full() || found.class.swap_if_previous_has_room())
-            && take_in(self.harden, found.slot, to_usize(found.class.room)).is_ok()
+            && let room = to_usize(found.class.room)
+            && let Ok(size) = check(self.harden, found.slot, room)
         {
+            clear(self.harden, found.slot, room, size);
             found.class.push(found.slot);
             return Ok(());
         }
@@ -569,13 +574,15 @@ impl CacheCore {
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
         }
+        let (harden, room) =
+            (engine.harden(), engine.slabs.classes()[slot.class.index()].shape.room);
+        let size = check(harden, slot.at, room)?;
         self.sync(engine);
         let class = self.class(slot.class);
         if let Some(class) = class {
             engine.spill(slot.class, class)?;
         }
-        let room = engine.slabs.classes()[slot.class.index()].shape.room;
-        take_in(engine.harden(), slot.at, room)?;
+        clear(harden, slot.at, room, size);
         if class.is_some_and(|class| class.push(slot.at)) {
             return Ok(());
         }
@@ -800,20 +807,28 @@ fn hand_out(
     Ok(live(slot))
 }
 
-/// Checks a live slot that was given up, marks it cached, and clears it.
+/// The size of the object in a live slot, if nobody wrote past its end.
 #[inline]
-fn take_in(harden: Harden, slot: SlotRef, room: usize) -> Result<(), FreeError> {
+fn check(harden: Harden, slot: SlotRef, room: usize) -> Result<usize, FreeError> {
+    if harden.is_off() {
+        return Ok(room);
+    }
+    let addr = slot.start.addr();
+    // SAFETY: a live slot that long.
+    let checked = unsafe { harden.check_seal(slot.start, room) };
+    checked.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })
+}
+
+/// Marks a slot that was given up cached, and makes it what the flags ask for; an object of `size` bytes
+/// was in it.
+#[inline]
+fn clear(harden: Harden, slot: SlotRef, room: usize, size: usize) {
     if !harden.is_off() {
-        // SAFETY: a live slot that long.
-        let size = unsafe { harden.check_seal(slot.start, room) };
-        let addr = slot.start.addr();
-        let size = size.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })?;
         slot.state.store(SlotState::Cached);
         fence(Release);
         // SAFETY: nobody uses the slot any more.
         unsafe { harden.fill_free(slot.start, room, size) };
     }
-    Ok(())
 }
 
 /// Takes a slot out of the loaded magazine, if there is one, and marks it live.
@@ -856,12 +871,7 @@ fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
         return Ok(Held { room, limit: room - engine.harden().overhead(), usable, is_slot: false });
     };
     let SlabShape { room, size, .. } = engine.slabs.classes()[slot.class.index()].shape;
-    if engine.harden().is_off() {
-        return Ok(Held::slot(room, size, size));
-    }
-    // SAFETY: a live slot that long.
-    let sealed = unsafe { engine.harden().check_seal(slot.at.start, room) };
-    let usable = sealed.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })?;
+    let usable = check(engine.harden(), slot.at, room)?;
     Ok(Held::slot(room, size, usable))
 }
 
