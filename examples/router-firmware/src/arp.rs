@@ -9,7 +9,7 @@ use smoltcp::wire::{
 
 use crate::{
     Millis, PortId,
-    config::{ARP_LIFETIME, ARP_RETRY, ARP_TRIES, NEIGHBOURS, WAITING},
+    config::{ARP_LIFETIME, ARP_RETRY, ARP_TRIES, ASKED, NEIGHBOURS, WAITING},
     counters::Cause,
     frame::Frame,
     memory::{self, Memory, Objects, Owned},
@@ -89,6 +89,9 @@ impl Neighbours {
                 },
             };
         }
+        if self.iter().filter(|neighbour| !neighbour.is_known()).count() >= ASKED {
+            return Way::Refused(Cause::NeighboursFull);
+        }
         let state = State::Asked(1);
         let mut neighbour = Neighbour { port, address, state, since: now, waiting: Deque::new() };
         let pushed = neighbour.waiting.push_back(frame);
@@ -150,8 +153,8 @@ impl Neighbours {
             .find(|neighbour| neighbour.address == address && neighbour.port == port)
     }
 
-    /// Adds a neighbour, in place of the one that has been silent longest if need be. False if all
-    /// are being asked for.
+    /// Adds a neighbour, if need be in place of the known one that has been silent longest. False if
+    /// there is no such place.
     fn add(&mut self, neighbour: Neighbour) -> bool {
         if self.all.is_full() {
             let known = self.all.iter().enumerate().filter(|(_, one)| one.is_known());

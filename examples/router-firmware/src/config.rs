@@ -64,6 +64,10 @@ pub const RING: usize = 16;
 /// Neighbours that are known or asked for at a time.
 pub const NEIGHBOURS: usize = 16;
 
+/// Of these, neighbours that are asked for: who floods the router with packets for nobody takes no
+/// more places than this from those that are there.
+pub const ASKED: usize = NEIGHBOURS / 2;
+
 /// Frames that wait for one neighbour's answer.
 pub const WAITING: usize = 8;
 
