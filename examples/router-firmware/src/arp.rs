@@ -56,6 +56,7 @@ pub enum Way {
 }
 
 /// What time brought about.
+#[expect(clippy::large_enum_variant, reason = "there is no heap to box it in, and one at a time")]
 pub enum Due {
     /// Ask for this neighbour again.
     Ask(PortId, Ipv4Address),

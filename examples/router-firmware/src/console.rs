@@ -6,7 +6,6 @@ use libmempool::ClassId;
 use router::{
     Millis,
     config::{PORT, PORTS},
-    counters,
     memory::InUse,
     routes::Via,
 };
@@ -116,7 +115,6 @@ fn write_report(out: &mut Console, appliance: &Appliance, now: Millis) -> fmt::R
 
 fn write_frames(out: &mut Console, appliance: &Appliance) -> fmt::Result {
     let counters = &appliance.router.counters;
-    counters::heading(out)?;
     write!(out, "{counters}")?;
     let balance =
         if counters.is_balanced() { "every frame is accounted for" } else { "FRAMES ARE MISSING" };

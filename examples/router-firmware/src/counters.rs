@@ -134,6 +134,9 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<16}", "frames")?;
+        PORT.iter().try_for_each(|port| write!(f, "{:>11}", port.name))?;
+        writeln!(f)?;
         let mut row = |name: &str, counter: &dyn Fn(&PortCounters) -> u64| {
             write!(f, "{name:<16}")?;
             self.ports.iter().try_for_each(|port| write!(f, "{:>11}", counter(port)))?;
@@ -152,11 +155,4 @@ impl fmt::Display for Counters {
         row("icmp-errors", &|port| port.icmp_errors)?;
         row("unsaid", &|port| port.unsaid)
     }
-}
-
-/// The heading of tables that have a column for each port.
-pub fn heading(f: &mut impl fmt::Write) -> fmt::Result {
-    write!(f, "{:<16}", "frames")?;
-    PORT.iter().try_for_each(|port| write!(f, "{:>11}", port.name))?;
-    writeln!(f)
 }

@@ -43,7 +43,7 @@ pub struct Flow {
 pub struct Flows {
     objects: Objects<Flow>,
     chains: [Option<Owned<Flow>>; CHAINS],
-    /// Packets whose flow found no room in the table.
+    /// Packets of flows that found no room in the table.
     pub uncounted: u32,
 }
 
@@ -62,23 +62,32 @@ impl Flows {
         let key = Key::of(frame, header);
         let bytes = header.total_len as u64;
         let chain = &mut self.chains[key.hash() % CHAINS];
-        let mut link = chain.as_mut();
-        while let Some(flow) = link {
-            if flow.key == key {
-                flow.packets = flow.packets.saturating_add(1);
-                flow.bytes += bytes;
-                flow.last = now;
-                return;
-            }
-            link = flow.next.as_mut();
+        if let Some(flow) = find(chain, |flow| flow.key == key) {
+            flow.packets = flow.packets.saturating_add(1);
+            flow.bytes += bytes;
+            flow.last = now;
+            return;
         }
         let next = chain.take();
         match self.objects.insert(Flow { key, packets: 1, bytes, last: now, next }) {
             Ok(flow) => *chain = Some(flow),
-            Err(refused) => {
-                *chain = refused.value.next;
-                self.uncounted = self.uncounted.saturating_add(1);
+            Err(mut refused) => {
+                *chain = refused.value.next.take();
+                self.replace_oldest(refused.value);
             }
+        }
+    }
+
+    /// The table is full: the flow of the same chain that has been silent longest makes room.
+    fn replace_oldest(&mut self, mut new: Flow) {
+        let chain = &mut self.chains[new.key.hash() % CHAINS];
+        let oldest = links(chain.as_ref()).map(|flow| flow.last).min();
+        match find(chain, |flow| Some(flow.last) == oldest) {
+            Some(flow) => {
+                new.next = flow.next.take();
+                *flow = new;
+            }
+            None => self.uncounted = self.uncounted.saturating_add(1),
         }
     }
 
@@ -108,10 +117,25 @@ impl Flows {
 
     /// All flows.
     pub fn iter(&self) -> impl Iterator<Item = &Flow> {
-        self.chains
-            .iter()
-            .flat_map(|chain| core::iter::successors(chain.as_deref(), |flow| flow.next.as_deref()))
+        self.chains.iter().flat_map(|chain| links(chain.as_ref()))
     }
+}
+
+/// The flows of a chain.
+fn links(chain: Option<&Owned<Flow>>) -> impl Iterator<Item = &Flow> {
+    core::iter::successors(chain.map(|flow| &**flow), |flow| flow.next.as_deref())
+}
+
+/// The first flow of a chain that meets a condition.
+fn find(chain: &mut Option<Owned<Flow>>, wanted: impl Fn(&Flow) -> bool) -> Option<&mut Flow> {
+    let mut link = chain.as_deref_mut();
+    while let Some(flow) = link {
+        if wanted(flow) {
+            return Some(flow);
+        }
+        link = flow.next.as_deref_mut();
+    }
+    None
 }
 
 impl Key {

@@ -70,6 +70,7 @@ pub fn objects<T>(memory: &'static Memory, count: usize) -> Result<Objects<T>, C
 ///
 /// # Errors
 /// [`AllocError`] if it does not fit.
+#[expect(clippy::mut_from_ref, reason = "a fresh block each time")]
 pub fn place<T>(memory: &'static Memory, value: T) -> Result<&'static mut T, AllocError> {
     let block = memory.alloc(Layout::new::<T>())?.cast::<T>();
     // SAFETY: the block is fresh, suits a `T`, is never freed, and this is its only reference.

@@ -79,10 +79,26 @@ pub fn icmp(kind: Icmpv4Type, data: &[u8]) -> Vec<u8> {
 /// The frame that a router must make of this one: addresses of the next link, one hop less, a
 /// checksum that was counted anew, no padding, and not one other bit changed.
 pub fn forwarded(frame: &[u8], router: Host, next_hop: Host) -> Vec<u8> {
-    let (mut header, _) = Ipv4Header::from_slice(&frame[ETHERNET..]).expect("an IPv4 packet");
-    let payload = &frame[ETHERNET + header.header_len()..ETHERNET + usize::from(header.total_len)];
-    header.time_to_live -= 1;
-    packet(router.mac, next_hop.mac, &header, payload)
+    let total_len = u16::from_be_bytes([frame[ETHERNET + 2], frame[ETHERNET + 3]]);
+    let mut frame = frame[..ETHERNET + usize::from(total_len)].to_vec();
+    frame[..6].copy_from_slice(&next_hop.mac);
+    frame[6..12].copy_from_slice(&router.mac);
+    frame[ETHERNET + 8] -= 1;
+    fill_checksum(&mut frame);
+    frame
+}
+
+/// Counts the checksum of a frame's IPv4 header, if there is all of it.
+pub fn fill_checksum(frame: &mut [u8]) {
+    let Some(&first) = frame.get(ETHERNET) else { return };
+    let len = 4 * usize::from(first & 0xf);
+    let Some(header) = frame.get_mut(ETHERNET..ETHERNET + len.max(20)) else { return };
+    header[10..12].fill(0);
+    let words = header.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
 /// The ICMP error that a router must send about this frame.

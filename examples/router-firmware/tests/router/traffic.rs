@@ -1,22 +1,16 @@
-//! Traffic through the firmware: QEMU runs it, this test holds the far ends of its two cables, and
-//! looks at every byte that comes out.
-//!
-//! No verdict depends on time: a burst is smaller than what sockets hold, and whether the router is
-//! done with it is read from its own counters.
+//! What a router does, packet by packet.
 
-mod lab;
-
-use etherparse::{
-    IcmpEchoHeader, Icmpv4Type, IpFragOffset, IpNumber, Ipv4Options,
-    icmpv4::{DestUnreachableHeader, TimeExceededCode},
-};
-use lab::{
+use crate::lab::{
     BURST, LAN, Lab, WAN,
     frames::{
         self, CLIENT, Host, ROUTER_LAN, ROUTER_WAN, SERVER, UPSTREAM, arp_reply, arp_request,
         forwarded, header, icmp, packet, udp,
     },
     path,
+};
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Type, IpFragOffset, IpNumber, Ipv4Options,
+    icmpv4::{DestUnreachableHeader, TimeExceededCode},
 };
 
 const PORTS: [usize; 2] = [LAN, WAN];
@@ -187,7 +181,9 @@ fn a_neighbour_that_does_not_answer_is_unreachable() {
             packet(CLIENT.mac, ROUTER_LAN.mac, &header, &datagram)
         })
         .collect();
-    frames.iter().for_each(|frame| lab.cables[LAN].send(frame));
+    for frame in &frames {
+        lab.cables[LAN].send(frame);
+    }
     let counters = lab.settle_held();
     // Eight wait, in vain; their sender hears of it, in order. The rest found the queue full.
     assert_eq!((counters.of("queue-full", LAN), counters.of("unresolved", LAN)), (4, 8));
@@ -248,7 +244,9 @@ fn a_flood_is_counted_to_the_last_frame_and_leaves_no_trace() {
     let causes = ["no-buffer", "queue-full", "neighbours-full", "unresolved"];
     let dropped = causes.iter().map(|cause| counters.of(cause, LAN)).sum::<u64>();
     println!("flood: {} sent, {arrived} arrived, {dropped} dropped:", flood.len());
-    causes.iter().for_each(|cause| println!("  {cause} {}", counters.of(cause, LAN)));
+    for cause in causes {
+        println!("  {cause} {}", counters.of(cause, LAN));
+    }
     assert_eq!(arrived, counters.of("forwarded", LAN));
     assert_eq!(flood.len() as u64, arrived + dropped);
 
