@@ -20,6 +20,9 @@ pub mod memory;
 pub mod router;
 pub mod routes;
 
+#[cfg(test)]
+mod tests;
+
 /// Milliseconds since the board started.
 pub type Millis = u64;
 
