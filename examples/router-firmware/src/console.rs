@@ -1,21 +1,26 @@
 //! The serial console: one letter asks one question. Every answer ends with a line `ok`.
 
-use core::fmt::{self, Write};
+use core::{
+    fmt::{self, Write},
+    hint::black_box,
+};
 
 use libmempool::ClassId;
 use router::{
     Millis,
-    config::{PORT, PORTS},
+    config::{PORT, PORTS, WAN},
+    frame::Frame,
     memory::InUse,
     routes::Via,
 };
 
 use crate::{
-    Appliance, MEMORY,
+    Appliance, MEMORY, Work,
     board::{
         power::{self, Exit},
         uart::Uart,
     },
+    instructions,
 };
 
 /// What it can be asked.
@@ -178,8 +183,23 @@ fn write_flows(out: &mut Console, appliance: &Appliance) -> fmt::Result {
     writeln!(out, "{} packets of flows beyond the table", flows.uncounted)
 }
 
-fn write_instructions(out: &mut Console, appliance: &Appliance) -> fmt::Result {
-    let work = &appliance.work;
-    let each = work.instructions.checked_div(work.frames).unwrap_or(0);
-    writeln!(out, "{} instructions for {} frames: {each} each", work.instructions, work.frames)
+fn write_instructions(out: &mut Console, appliance: &mut Appliance) -> fmt::Result {
+    let Work { frames, instructions } = appliance.work;
+    let each = instructions.checked_div(frames).unwrap_or(0);
+    writeln!(out, "{instructions} instructions for {frames} frames: {each} each")?;
+    writeln!(out, "a buffer from the pool and back: {}", cost_of_a_buffer(appliance))
+}
+
+/// Instructions, on average.
+fn cost_of_a_buffer(appliance: &mut Appliance) -> u64 {
+    const ROUNDS: u64 = 1000;
+    let class = appliance.buffers.received[WAN];
+    let start = instructions();
+    for _ in 0..ROUNDS {
+        if let Ok(frame) = Frame::for_receiving(WAN, class, &mut appliance.cache, &MEMORY) {
+            black_box(&frame);
+            frame.recycle(&mut appliance.cache);
+        }
+    }
+    (instructions() - start) / ROUNDS
 }

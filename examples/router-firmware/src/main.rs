@@ -55,6 +55,11 @@ struct Work {
     instructions: u64,
 }
 
+/// Instructions executed since the start; QEMU counts them with `-icount` only.
+fn instructions() -> u64 {
+    riscv::register::minstret::read64()
+}
+
 /// Why the router could not start.
 #[derive(Debug)]
 enum StartError {
@@ -91,7 +96,9 @@ fn start() -> Result<&'static mut Appliance, StartError> {
     static mut THE_REGION: [MaybeUninit<u8>; REGION] = [MaybeUninit::uninit(); REGION];
     let region = &raw mut THE_REGION;
     // SAFETY: `main` runs once, and so does this.
-    let buffers = memory::start(&MEMORY, unsafe { &mut *region })?;
+    let region = unsafe { &mut *region };
+    // The board has no source of randomness; one that has would use it here.
+    let buffers = memory::start(&MEMORY, region, riscv::register::mcycle::read64())?;
     let mut cache = MEMORY.local_cache();
     let mut nic = |port| Nic::new(port, buffers.received[port], &mut cache);
     let nics: [Nic; PORTS] = [nic(LAN)?, nic(WAN)?];
@@ -136,7 +143,7 @@ impl Appliance {
     /// Takes frames from the cards to the router, and from it to the cards: a ring's worth at most,
     /// so that nothing else waits for long. Says whether there were any.
     fn move_frames(&mut self, now: Millis) -> bool {
-        let start = riscv::register::minstret::read64();
+        let start = instructions();
         let mut frames = 0;
         for port in 0..PORTS {
             for _ in 0..RING {
@@ -155,7 +162,7 @@ impl Appliance {
         self.transmit();
         if frames > 0 {
             self.work.frames += frames;
-            self.work.instructions += riscv::register::minstret::read64() - start;
+            self.work.instructions += instructions() - start;
         }
         frames > 0
     }

@@ -24,9 +24,6 @@ pub type Owned<T> = Pooled<'static, T, CriticalSection>;
 /// Where values of one type lie.
 pub type Objects<T> = ObjectPool<'static, T, CriticalSection>;
 
-/// Small magazines: a few dozen buffers should not lie in caches for the most part.
-static CONFIG: PoolConfig = PoolConfig::new().magazine(4);
-
 /// The classes of buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
@@ -36,17 +33,20 @@ pub struct Buffers {
     pub own: ClassId,
 }
 
-/// Hands the region to the pool and sets the buffers aside.
+/// Hands the region to the pool and sets the buffers aside. `key` goes into the checksums of the
+/// pool's block tags: something that a writer of stray bytes does not know.
 ///
 /// # Errors
 /// [`ConfigError`] if they do not fit, or the pool has a region already.
 pub fn start(
     memory: &'static Memory,
     region: &'static mut [MaybeUninit<u8>],
+    key: u64,
 ) -> Result<Buffers, ConfigError> {
     // Frames show their whole slot as bytes, so each byte has a value from the start.
     region.fill(MaybeUninit::new(0));
-    memory.init_with(&CONFIG, region)?;
+    // Small magazines: a few dozen buffers should not lie in caches for the most part.
+    memory.init_with(&PoolConfig::new().magazine(4).key(key), region)?;
     let class = |frame: usize, count: usize| {
         let size = frame::HEADROOM + frame;
         memory.add_size_class(SizeClass::new(size).reserve(count).limit(count).dedicated())

@@ -47,7 +47,7 @@ impl Bench {
         let memory: &'static Memory = Box::leak(Box::new(Memory::empty()));
         // Pointers of the host are twice as large.
         let region = vec![MaybeUninit::uninit(); 2 * REGION].leak();
-        let buffers = memory::start(memory, region).unwrap();
+        let buffers = memory::start(memory, region, 0).unwrap();
         let mut ports = PORT.into_iter().zip(ROUTER).collect::<Vec<_>>();
         ports[WAN].0.mtu = mtu;
         let ports = ports.try_into().unwrap();

@@ -137,7 +137,9 @@ impl Nic {
     /// Hands a buffer to the device. There is room: at most `RING` are posted at a time.
     fn post(&mut self, mut frame: Frame) {
         // SAFETY: the frame is kept in `receiving`, where nobody touches it, until it is complete.
-        if let Ok(token) = unsafe { self.device.receive_begin(frame.buffer_mut()) } {
+        let begun = unsafe { self.device.receive_begin(frame.buffer_mut()) };
+        debug_assert!(begun.is_ok(), "{begun:?}");
+        if let Ok(token) = begun {
             self.receiving[usize::from(token)] = Some(frame);
         }
     }

@@ -37,5 +37,8 @@ fn instructions_per_forwarded_packet() {
         println!("  {:>4} bytes, {burst:>2} at a time: {each}", len + 28);
         assert_eq!(frames - frames_before, 512);
     }
+    for line in lab.ask('i').iter().skip(1) {
+        println!("  {line}");
+    }
     lab.finish();
 }
