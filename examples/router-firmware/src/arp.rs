@@ -1,5 +1,7 @@
 //! Neighbours: who has which Ethernet address, and the frames that wait to hear it.
 
+use core::fmt;
+
 use heapless::{Deque, Vec};
 use libmempool::ConfigError;
 use smoltcp::wire::{
@@ -41,6 +43,15 @@ pub enum State {
     Asked(u8),
     /// Its Ethernet address.
     Known(EthernetAddress),
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked(times) => write!(f, "asked {times} times"),
+            Self::Known(ethernet) => ethernet.fmt(f),
+        }
+    }
 }
 
 /// What to do with a frame for a neighbour.

@@ -11,13 +11,16 @@ use router::{
     config::{PORT, PORTS, WAN},
     frame::Frame,
     memory::InUse,
+    router::{Outbox, Router},
     routes::Via,
 };
 
 use crate::{
     Appliance, MEMORY, Work,
     board::{
+        nic::Nic,
         power::{self, Exit},
+        stack,
         uart::Uart,
     },
     instructions,
@@ -138,12 +141,13 @@ fn write_memory(out: &mut Console) -> fmt::Result {
     }
     let mut part = |name: &str, bytes: usize| writeln!(out, "{name:<34}{bytes:>10}");
     let blocks = stats.live_bytes - classes;
-    let others = size_of::<Appliance>();
+    let others = size_of::<Router>() + PORTS * (size_of::<Nic>() + size_of::<Outbox>());
     part("virtio queues", blocks - others)?;
     part("router, rings, outboxes", others)?;
     part("the pool's tables", stats.metadata_bytes)?;
     part("free", stats.free_bytes)?;
-    part("all", stats.region_bytes)
+    part("the region", stats.region_bytes)?;
+    writeln!(out, "besides: a stack of {} bytes, {} used", stack::size(), stack::used())
 }
 
 fn write_neighbours(out: &mut Console, appliance: &Appliance) -> fmt::Result {
@@ -151,7 +155,7 @@ fn write_neighbours(out: &mut Console, appliance: &Appliance) -> fmt::Result {
         let port = PORT[neighbour.port].name;
         writeln!(
             out,
-            "{port} {} {:?}, {} waiting",
+            "{port} {} {}, {} waiting",
             neighbour.address,
             neighbour.state,
             neighbour.waiting()

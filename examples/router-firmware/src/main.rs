@@ -11,9 +11,9 @@ use core::{
     panic::PanicInfo,
 };
 
-use libmempool::{AllocError, ConfigError, Pool};
+use libmempool::{ClassId, Pool};
 use router::{
-    Millis,
+    Millis, PortId,
     config::{LAN, PORT, PORTS, REGION, REPORT_EVERY, RING, ROUTES, WAN},
     memory::{self, Buffers, Cache, Memory},
     router::Router,
@@ -24,7 +24,7 @@ use crate::{
         interrupts,
         nic::{Nic, Received},
         power::{self, Exit},
-        timer,
+        stack, timer,
         uart::{self, Uart},
     },
     console::Console,
@@ -39,10 +39,10 @@ static MEMORY: Memory = Pool::empty();
 /// How long the processor sleeps at most.
 const TICK: Millis = 250;
 
-/// What `main` keeps in the pool.
+/// The router and what it runs on; the large parts lie in the pool.
 pub struct Appliance {
-    router: Router,
-    nics: [Nic; PORTS],
+    router: &'static mut Router,
+    nics: [&'static mut Nic; PORTS],
     cache: Cache,
     buffers: Buffers,
     work: Work,
@@ -60,31 +60,24 @@ fn instructions() -> u64 {
     riscv::register::minstret::read64()
 }
 
-/// Why the router could not start.
-#[derive(Debug)]
+/// Why nothing started.
 enum StartError {
-    Config(ConfigError),
-    Alloc(AllocError),
+    Memory(memory::StartError),
     Card(virtio_drivers::Error),
 }
 
-impl From<ConfigError> for StartError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<virtio_drivers::Error> for StartError {
-    fn from(error: virtio_drivers::Error) -> Self {
-        Self::Card(error)
+impl<E: Into<memory::StartError>> From<E> for StartError {
+    fn from(error: E) -> Self {
+        Self::Memory(error.into())
     }
 }
 
 #[riscv_rt::entry]
 fn main() -> ! {
+    stack::paint();
     let mut console = Console::new(Uart::new());
     match start() {
-        Ok(appliance) => appliance.run(&mut console),
+        Ok(mut appliance) => appliance.run(&mut console),
         Err(error) => {
             let _ = writeln!(console, "cannot start: {error}");
             power::off(Exit::Badly)
@@ -92,7 +85,7 @@ fn main() -> ! {
     }
 }
 
-fn start() -> Result<&'static mut Appliance, StartError> {
+fn start() -> Result<Appliance, StartError> {
     static mut THE_REGION: [MaybeUninit<u8>; REGION] = [MaybeUninit::uninit(); REGION];
     let region = &raw mut THE_REGION;
     // SAFETY: `main` runs once, and so does this.
@@ -100,13 +93,18 @@ fn start() -> Result<&'static mut Appliance, StartError> {
     // The board has no source of randomness; one that has would use it here.
     let buffers = memory::start(&MEMORY, region, riscv::register::mcycle::read64())?;
     let mut cache = MEMORY.local_cache();
-    let mut nic = |port| Nic::new(port, buffers.received[port], &mut cache);
-    let nics: [Nic; PORTS] = [nic(LAN)?, nic(WAN)?];
+    let mut nic = |port| open(port, buffers.received[port], &mut cache);
+    let nics = [nic(LAN)?, nic(WAN)?];
     let ports = [LAN, WAN].map(|port| (PORT[port], nics[port].ethernet()));
-    let router = Router::new(ports, ROUTES, buffers, &MEMORY)?;
-    let work = Work::default();
-    memory::place(&MEMORY, Appliance { router, nics, cache, buffers, work })
-        .map_err(StartError::Alloc)
+    let router = memory::place(&MEMORY, Router::new(ports, ROUTES, buffers, &MEMORY)?)?;
+    Ok(Appliance { router, nics, cache, buffers, work: Work::default() })
+}
+
+/// Opens a port's network card; its frames are of `class`.
+#[inline(never)] // so that the cards pass the stack one by one
+fn open(port: PortId, class: ClassId, cache: &mut Cache) -> Result<&'static mut Nic, StartError> {
+    let nic = Nic::new(port, class, cache).map_err(StartError::Card)?;
+    Ok(memory::place(&MEMORY, nic)?)
 }
 
 impl Appliance {
@@ -170,7 +168,7 @@ impl Appliance {
     /// Frames stay in the cards' rings while others wait to be sent: a sender that is too fast
     /// is slowed down there, and costs no buffers.
     fn may_receive(&self) -> bool {
-        self.router.has_sent_all() && self.nics.iter().all(Nic::has_room)
+        self.router.has_sent_all() && self.nics.iter().all(|nic| nic.has_room())
     }
 
     fn transmit(&mut self) {
@@ -188,8 +186,7 @@ impl Appliance {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Alloc(error) => error.fmt(f),
+            Self::Memory(error) => error.fmt(f),
             Self::Card(error) => write!(f, "network card: {error}"),
         }
     }

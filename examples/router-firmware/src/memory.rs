@@ -24,6 +24,38 @@ pub type Owned<T> = Pooled<'static, T, CriticalSection>;
 /// Where values of one type lie.
 pub type Objects<T> = ObjectPool<'static, T, CriticalSection>;
 
+/// The region is too small for what is to lie in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// A class does not fit.
+    Config(ConfigError),
+    /// A table does not fit.
+    Alloc(AllocError),
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<AllocError> for StartError {
+    fn from(error: AllocError) -> Self {
+        Self::Alloc(error)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Alloc(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
 /// The classes of buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {
@@ -66,7 +98,8 @@ pub fn objects<T>(memory: &'static Memory, count: usize) -> Result<Objects<T>, C
     ObjectPool::with_class(memory, SizeClass::new(0).reserve(count).limit(count))
 }
 
-/// Moves a value into a block of its own, for good.
+/// Moves a value into a block of its own, for good. Large ones are best placed one by one: on their
+/// way here they lie on the stack.
 ///
 /// # Errors
 /// [`AllocError`] if it does not fit.

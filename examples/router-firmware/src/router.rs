@@ -1,7 +1,6 @@
 //! The router: what happens to a frame, from the port it came in at to the one it leaves by.
 
 use heapless::Deque;
-use libmempool::ConfigError;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, ETHERNET_HEADER_LEN, EthernetAddress, EthernetFrame,
     EthernetProtocol, Icmpv4DstUnreachable, IpProtocol, Ipv4Address,
@@ -16,18 +15,21 @@ use crate::{
     frame::Frame,
     icmp::{self, Complaint},
     ipv4::{self, Header},
-    memory::{Buffers, Memory},
+    memory::{self, Buffers, Memory, StartError},
     routes::{Route, Routes},
 };
 
 /// All frames that there are buffers for: an outbox for so many is never full.
 const FRAMES: usize = PORTS * RECEIVE_BUFFERS + OWN_BUFFERS;
 
+/// Frames that wait to be sent at a port.
+pub type Outbox = Deque<Frame, FRAMES>;
+
 /// One of the router's ports.
 struct Interface {
     port: Port,
     ethernet: EthernetAddress,
-    outbox: Deque<Frame, FRAMES>,
+    outbox: &'static mut Outbox,
 }
 
 /// The router's tables, and the frames that wait to be sent.
@@ -49,20 +51,21 @@ impl Router {
     /// A router with these ports, whose cards have these Ethernet addresses.
     ///
     /// # Errors
-    /// [`ConfigError`] if its tables do not fit the memory.
+    /// [`StartError`] if its tables do not fit the memory.
     pub fn new(
         ports: [(Port, EthernetAddress); PORTS],
         routes: &[Route],
         buffers: Buffers,
         memory: &'static Memory,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, StartError> {
+        let interface = |(port, ethernet)| {
+            let outbox = memory::place(memory, Outbox::new())?;
+            Ok::<_, StartError>(Interface { port, ethernet, outbox })
+        };
+        let [lan, wan] = ports;
         Ok(Self {
             routes: Routes::new(&ports.map(|(port, _)| port), routes),
-            interfaces: ports.map(|(port, ethernet)| Interface {
-                port,
-                ethernet,
-                outbox: Deque::new(),
-            }),
+            interfaces: [interface(lan)?, interface(wan)?],
             neighbours: Neighbours::new(memory)?,
             flows: Flows::new(memory)?,
             counters: Counters::default(),
@@ -133,7 +136,7 @@ impl Router {
         else {
             return Err(Cause::Malformed);
         };
-        let Interface { port: Port { cidr, .. }, ethernet: ours, .. } = self.interfaces[port];
+        let &Interface { port: Port { cidr, .. }, ethernet: ours, .. } = &self.interfaces[port];
         let honest = cidr.contains_addr(&address) && address != cidr.address();
         if !honest || !ethernet.is_unicast() {
             return Err(Cause::BadArp);
@@ -280,7 +283,7 @@ impl Router {
 
     /// Asks who has an address.
     fn ask(&mut self, port: PortId, address: Ipv4Address) {
-        let Interface { port: Port { cidr, .. }, ethernet, .. } = self.interfaces[port];
+        let &Interface { port: Port { cidr, .. }, ethernet, .. } = &self.interfaces[port];
         let Ok(mut frame) = Frame::own(ARP_FRAME, self.buffers.own, self.memory) else {
             self.counters.ports[port].unsaid += 1;
             return;
@@ -301,7 +304,7 @@ impl Router {
             self.counters.ports[port].unsaid += 1;
             return;
         };
-        let Interface { port: Port { cidr, .. }, ethernet, .. } = self.interfaces[port];
+        let &Interface { port: Port { cidr, .. }, ethernet, .. } = &self.interfaces[port];
         icmp::write_error(&mut error, about, header, complaint, (ethernet, cidr.address()));
         self.counters.ports[port].icmp_errors += 1;
         self.send(port, error);

@@ -6,5 +6,6 @@ pub mod interrupts;
 pub mod nic;
 pub mod power;
 pub mod registers;
+pub mod stack;
 pub mod timer;
 pub mod uart;

@@ -135,9 +135,19 @@ impl Lab {
         assert_eq!(self.ask('x'), [""; 0]);
         assert_eq!(self.ask('b'), self.idle);
         assert_eq!(self.ask('v'), ["valid"]);
+        self.check_stack();
         let bad_frees = "refused frees 0";
         assert!(self.ask('s').last().is_some_and(|line| line.ends_with(bad_frees)));
         self.router.quit();
+    }
+
+    /// The stack must never have been used up.
+    fn check_stack(&mut self) {
+        let answer = self.ask('m');
+        let line = answer.last().expect("an answer");
+        let numbers: Vec<u32> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [size, used] = numbers[..] else { panic!("two numbers in {line:?}") };
+        assert!(used < size, "{line}");
     }
 
     fn counters(&mut self) -> Counters {
