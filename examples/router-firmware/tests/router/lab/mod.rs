@@ -6,6 +6,7 @@ pub mod frames;
 
 use std::{
     collections::HashMap,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -53,6 +54,9 @@ impl Lab {
 
     /// Starts a router with further options for QEMU.
     pub fn start_with(options: &[&str]) -> Self {
+        // One at a time: a port that is free must stay so until QEMU has taken it.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let cables = [Cable::new(), Cable::new()];
         let mut router = Emulator::start([cables[LAN].ends(), cables[WAN].ends()], options);
         let idle = router.ask('b');
