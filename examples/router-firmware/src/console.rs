@@ -131,22 +131,28 @@ fn write_frames(out: &mut Console, appliance: &Appliance) -> fmt::Result {
 
 fn write_memory(out: &mut Console) -> fmt::Result {
     let stats = MEMORY.stats();
+    let (mut rest, mut blocks) = (stats.region_bytes, stats.live_bytes);
     writeln!(out, "{:<18}{:>8}{:>8}{:>10}", "part", "slots", "each", "bytes")?;
-    let mut classes = 0;
     for (name, class) in CLASSES.iter().zip((0..).map(ClassId::new)) {
         let Some(class) = MEMORY.class_stats(class) else { continue };
         let bytes = class.slots * class.stride;
-        classes += class.live * class.size;
+        rest -= bytes;
+        blocks -= class.live * class.size;
         writeln!(out, "{name:<18}{:>8}{:>8}{bytes:>10}", class.slots, class.stride)?;
     }
-    let mut part = |name: &str, bytes: usize| writeln!(out, "{name:<34}{bytes:>10}");
-    let blocks = stats.live_bytes - classes;
-    let others = size_of::<Router>() + PORTS * (size_of::<Nic>() + size_of::<Outbox>());
-    part("virtio queues", blocks - others)?;
-    part("router, rings, outboxes", others)?;
-    part("the pool's tables", stats.metadata_bytes)?;
-    part("free", stats.free_bytes)?;
-    part("the region", stats.region_bytes)?;
+    let objects = size_of::<Router>() + PORTS * (size_of::<Nic>() + size_of::<Outbox>());
+    let parts = [
+        ("virtio queues", blocks - objects),
+        ("router, rings, outboxes", objects),
+        ("the pool's tables", stats.metadata_bytes),
+        ("free", stats.free_bytes),
+    ];
+    for (name, bytes) in parts {
+        rest -= bytes;
+        writeln!(out, "{name:<34}{bytes:>10}")?;
+    }
+    writeln!(out, "{:<34}{rest:>10}", "bins, block tags, ends of slabs")?;
+    writeln!(out, "{:<34}{:>10}", "the region", stats.region_bytes)?;
     writeln!(out, "besides: a stack of {} bytes, {} used", stack::size(), stack::used())
 }
 
