@@ -31,7 +31,7 @@ pub struct Key {
 pub struct Flow {
     /// Whose.
     pub key: Key,
-    /// Packets forwarded.
+    /// Packets that had a route.
     pub packets: u32,
     /// Their bytes, from the IP header on.
     pub bytes: u64,
@@ -57,7 +57,7 @@ impl Flows {
         Ok(Self { objects, chains: [const { None }; CHAINS], uncounted: 0 })
     }
 
-    /// Counts a packet that is forwarded.
+    /// Counts a packet that has a route.
     pub fn count(&mut self, frame: &Frame, header: &Header, now: Millis) {
         let key = Key::of(frame, header);
         let bytes = header.total_len as u64;

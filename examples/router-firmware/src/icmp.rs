@@ -28,12 +28,11 @@ pub enum Complaint {
     TooBig(u16),
 }
 
-/// Whether the sender of a packet may be told about it (RFC 1812, 4.3.2.7): not in answer to an
-/// error or a later fragment, and not if it went to everybody on the link.
+/// Whether the sender of a packet may be told about it: not in answer to an error, or to a fragment
+/// that is not the first (RFC 1812, 4.3.2.7; packets for everybody do not get this far).
 pub fn may_complain(frame: &Frame, header: &Header) -> bool {
-    let to_all = !EthernetFrame::new_unchecked(&frame[..]).dst_addr().is_unicast();
     let is_error = header.protocol == IpProtocol::Icmp && !is_query(icmp_of(frame, header));
-    !to_all && !is_error && !header.is_later_fragment
+    !is_error && !header.is_later_fragment
 }
 
 /// The part of a frame behind its IP header.

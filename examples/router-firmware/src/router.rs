@@ -29,6 +29,8 @@ pub type Outbox = Deque<Frame, FRAMES>;
 struct Interface {
     port: Port,
     ethernet: EthernetAddress,
+    /// The addresses that stand for all of its network.
+    everybody: [Ipv4Address; 2],
     outbox: &'static mut Outbox,
 }
 
@@ -58,9 +60,11 @@ impl Router {
         buffers: Buffers,
         memory: &'static Memory,
     ) -> Result<Self, StartError> {
-        let interface = |(port, ethernet)| {
+        let interface = |(port, ethernet): (Port, _)| {
+            let network = port.cidr.network().address();
+            let everybody = [network, port.cidr.broadcast().unwrap_or(network)];
             let outbox = memory::place(memory, Outbox::new())?;
-            Ok::<_, StartError>(Interface { port, ethernet, outbox })
+            Ok::<_, StartError>(Interface { port, ethernet, everybody, outbox })
         };
         let [lan, wan] = ports;
         Ok(Self {
@@ -137,14 +141,18 @@ impl Router {
             return Err(Cause::Malformed);
         };
         let &Interface { port: Port { cidr, .. }, ethernet: ours, .. } = &self.interfaces[port];
-        let honest = cidr.contains_addr(&address) && address != cidr.address();
-        if !honest || !ethernet.is_unicast() {
-            return Err(Cause::BadArp);
-        }
         let for_us = target == cidr.address();
         let asks_us = for_us && operation == ArpOperation::Request;
-        for waiting in self.neighbours.learn(port, address, ethernet, asks_us, now) {
-            self.forward_held(port, waiting, ethernet);
+        // Before a host takes an address it asks for it, as nobody yet (RFC 5227).
+        let probes_us = asks_us && address.is_unspecified();
+        let honest = cidr.contains_addr(&address) && address != cidr.address();
+        if !(honest || probes_us) || !ethernet.is_unicast() {
+            return Err(Cause::BadArp);
+        }
+        if !probes_us {
+            for waiting in self.neighbours.learn(port, address, ethernet, asks_us, now) {
+                self.forward_held(port, waiting, ethernet);
+            }
         }
         match operation {
             ArpOperation::Request if !for_us => Err(Cause::NotForUs),
@@ -168,7 +176,8 @@ impl Router {
 
     fn handle_ipv4(&mut self, port: PortId, mut frame: Frame, now: Millis) -> Result<Fate, Cause> {
         let header = ipv4::parse(&mut frame)?;
-        if self.is_ours(header.source) || self.is_broadcast(header.destination) {
+        let broadcast = self.is_broadcast(header.source) || self.is_broadcast(header.destination);
+        if self.is_ours(header.source) || broadcast {
             return Err(Cause::Martian);
         }
         if self.is_ours(header.destination) {
@@ -253,9 +262,7 @@ impl Router {
 
     /// Whether an address stands for all of a network next to the router.
     fn is_broadcast(&self, address: Ipv4Address) -> bool {
-        self.interfaces.iter().any(|Interface { port, .. }| {
-            port.cidr.broadcast() == Some(address) || port.cidr.network().address() == address
-        })
+        self.interfaces.iter().any(|interface| interface.everybody.contains(&address))
     }
 
     fn forward(&mut self, to: PortId, mut frame: Frame, ethernet: EthernetAddress) {

@@ -35,12 +35,17 @@ fn arp_and_echo_requests_are_answered_on_both_sides() {
             let expected = packet(router.mac, host.mac, &answer, &reply);
             lab.expect(port, &frame, port, &expected);
         }
+        // Who takes an address asks for it first, as nobody.
+        let nobody = Host { ip: [0; 4], ..host };
+        let reply = arp_reply(router, nobody);
+        lab.expect(port, &arp_request(nobody, router.ip), port, &reply);
         // Padded, as a card pads what is shorter than Ethernet allows.
         let padded = [arp_request(host, router.ip), vec![0x55; 18]].concat();
         lab.expect(port, &padded, port, &arp_reply(router, host));
     }
     let counters = lab.settle();
-    assert_eq!((counters.sum("answered"), counters.sum("received")), (12, 12));
+    assert_eq!((counters.sum("answered"), counters.sum("received")), (14, 14));
+    assert_eq!(lab.ask('n').len(), 2, "nobody is not a neighbour");
     lab.finish();
 }
 
@@ -158,15 +163,16 @@ fn nobody_is_told_about_what_must_stay_unanswered() {
     let error = icmp(Icmpv4Type::TimeExceeded(TimeExceededCode::TtlExceededInTransit), &data(28));
     send(CLIENT.ip, SERVER.ip, IpNumber::ICMP, &error, 0);
     send(CLIENT.ip, SERVER.ip, IpNumber::UDP, &data(64), 9);
-    let martians = [[0; 4], [127, 0, 0, 1], [224, 0, 0, 5], [255; 4], ROUTER_WAN.ip];
+    let broadcast = [192, 168, 10, 255];
+    let martians = [[0; 4], [127, 0, 0, 1], [224, 0, 0, 5], [255; 4], ROUTER_WAN.ip, broadcast];
     for source in martians {
         send(source, SERVER.ip, IpNumber::UDP, &data(64), 0);
     }
-    for destination in [[127, 0, 0, 1], [239, 1, 1, 1], [192, 168, 10, 255], [10, 20, 0, 255]] {
+    for destination in [[127, 0, 0, 1], [239, 1, 1, 1], broadcast, [10, 20, 0, 255]] {
         send(CLIENT.ip, destination, IpNumber::UDP, &data(64), 0);
     }
     let counters = lab.settle();
-    assert_eq!((counters.of("expired", LAN), counters.of("martian", LAN)), (2, 9));
+    assert_eq!((counters.of("expired", LAN), counters.of("martian", LAN)), (2, 10));
     assert_eq!(counters.sum("sent"), 2, "two ARP replies");
     lab.finish();
 }
