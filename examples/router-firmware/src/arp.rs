@@ -67,12 +67,11 @@ pub enum Way {
 }
 
 /// What time brought about.
-#[expect(clippy::large_enum_variant, reason = "there is no heap to box it in, and one at a time")]
 pub enum Due {
     /// Ask for this neighbour again.
     Ask(PortId, Ipv4Address),
-    /// It does not answer: these wait in vain.
-    GiveUp(Waiting),
+    /// It does not answer, and is forgotten; what waits for it waits in vain.
+    GiveUp(Owned<Neighbour>),
 }
 
 /// The neighbours there are, each in a slot of the pool.
@@ -143,7 +142,7 @@ impl Neighbours {
                     neighbour.since = now;
                     Due::Ask(neighbour.port, neighbour.address)
                 }
-                _ => Due::GiveUp(Owned::into_inner(self.all.swap_remove(gone)).waiting),
+                _ => Due::GiveUp(self.all.swap_remove(gone)),
             }
         })
     }
@@ -189,9 +188,14 @@ impl Neighbour {
         now >= self.since + patience
     }
 
-    /// Frames that wait for it.
+    /// How many frames wait for it.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// The next frame that waits for it.
+    pub fn next_waiting(&mut self) -> Option<Frame> {
+        self.waiting.pop_front()
     }
 }
 

@@ -108,7 +108,11 @@ impl Router {
         while let Some(due) = self.neighbours.due(now) {
             match due {
                 Due::Ask(port, address) => self.ask(port, address),
-                Due::GiveUp(waiting) => waiting.into_iter().for_each(|frame| self.give_up(frame)),
+                Due::GiveUp(mut neighbour) => {
+                    while let Some(frame) = neighbour.next_waiting() {
+                        self.give_up(frame);
+                    }
+                }
             }
         }
         self.flows.tick(now);

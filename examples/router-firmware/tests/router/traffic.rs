@@ -225,6 +225,7 @@ fn a_flood_is_counted_to_the_last_frame_and_leaves_no_trace() {
         }
     };
     assert!(counters.of("neighbours-full", LAN) > 0, "there are more strangers than places");
+    assert_eq!(lab.ask('v'), ["valid"]);
     // While the local network's buffers are all taken, the other side's are not.
     let (answer, datagram) = udp(SERVER.ip, CLIENT.ip, b"still there?");
     let frame = packet(SERVER.mac, ROUTER_WAN.mac, &answer, &datagram);

@@ -59,7 +59,7 @@ impl Lab {
         let _guard = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let cables = [Cable::new(), Cable::new()];
         let mut router = Emulator::start([cables[LAN].ends(), cables[WAN].ends()], options);
-        let idle = router.ask('b');
+        let idle = in_use(&mut router);
         Self { router, cables, idle }
     }
 
@@ -137,7 +137,7 @@ impl Lab {
         let counters = self.settle_held();
         self.collect(&counters);
         assert_eq!(self.ask('x'), [""; 0]);
-        assert_eq!(self.ask('b'), self.idle);
+        assert_eq!(in_use(&mut self.router), self.idle);
         assert_eq!(self.ask('v'), ["valid"]);
         self.check_stack();
         let bad_frees = "refused frees 0";
@@ -165,6 +165,14 @@ impl Lab {
         };
         Counters(answer.iter().filter_map(row).collect())
     }
+}
+
+/// What is in use of the pool: buffers by class, and the bytes and number of all blocks.
+fn in_use(router: &mut Emulator) -> Vec<String> {
+    let mut lines = router.ask('b');
+    lines.extend(router.ask('s').into_iter().filter(|line| line.starts_with("live")));
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    lines
 }
 
 /// The hosts on both sides of the router, as a frame from `port` sees them: who sends, the router
