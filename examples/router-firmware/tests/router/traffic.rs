@@ -201,6 +201,24 @@ fn a_neighbour_that_does_not_answer_is_unreachable() {
     lab.finish();
 }
 
+/// Rings count what they have carried in 16 bits.
+#[test]
+fn more_frames_than_a_ring_can_count_pass() {
+    let mut lab = Lab::start_acquainted();
+    let (from, router, far, to) = path(LAN);
+    let (header, datagram) = udp(from.ip, to.ip, b"one of many");
+    let frame = packet(from.mac, router.mac, &header, &datagram);
+    let expected = forwarded(&frame, far, to);
+    for _ in 0..70_000 / BURST {
+        (0..BURST).for_each(|_| lab.cables[LAN].send(&frame));
+        for _ in 0..BURST {
+            assert_eq!(lab.cables[WAN].receive(), expected);
+        }
+    }
+    assert!(lab.settle().of("forwarded", LAN) > u64::from(u16::MAX));
+    lab.finish();
+}
+
 /// More frames than there are buffers, for neighbours that do not answer yet: the router drops, and
 /// counts, and holds what it can. Then they answer.
 #[test]
