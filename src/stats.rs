@@ -43,7 +43,7 @@ pub struct PoolStats {
     pub failures: usize,
     /// Frees that were refused.
     pub bad_frees: usize,
-    /// Freed blocks that were found damaged later, and are left alone.
+    /// Freed blocks and slots that were found damaged later, and are left alone.
     pub damaged_blocks: usize,
 }
 

@@ -237,7 +237,9 @@ fn free_memory_stays_poisoned() {
             pool.reset().unwrap();
             pool.validate().unwrap();
         } else {
-            live.into_iter().for_each(|(block, _)| Handle::free(&mut &pool, block).unwrap());
+            for (block, _) in live {
+                Handle::free(&mut &pool, block).unwrap();
+            }
         }
     }
 }
@@ -331,7 +333,9 @@ fn nothing_is_found_in_correct_programs() {
                         Handle::free(&mut cache, object).unwrap();
                     }
                 }
-                live.into_iter().for_each(|(object, _)| Handle::free(&mut cache, object).unwrap());
+                for (object, _) in live {
+                    Handle::free(&mut cache, object).unwrap();
+                }
             });
         }
         barrier.wait();

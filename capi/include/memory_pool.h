@@ -91,7 +91,7 @@ typedef enum pool_error {
     POOL_ERROR_INVALID_CONFIG = 5,
     /** The region cannot hold the pool's own tables and one block. */
     POOL_ERROR_REGION_TOO_SMALL = 6,
-    /** The region is larger than the pool can number; a larger alignment raises the bound. */
+    /** The region is larger than a block's tag can say: more than a 64-bit system can map. */
     POOL_ERROR_REGION_TOO_LARGE = 7,
     /** The system refused memory or pages. */
     POOL_ERROR_SYSTEM = 8,
@@ -118,7 +118,9 @@ typedef enum pool_error {
     /** The pool's own data has been overwritten. */
     POOL_ERROR_CORRUPTED = 19,
     /** A mistake of the library itself; please report it. */
-    POOL_ERROR_INTERNAL = 20
+    POOL_ERROR_INTERNAL = 20,
+    /** Somebody wrote past the end of the block (POOL_CANARY). It stays allocated. */
+    POOL_ERROR_OVERRUN = 21
 } pool_error_t;
 
 /** The reason for the calling thread's last failed call; POOL_OK before the first. O(1). */
@@ -135,7 +137,15 @@ typedef struct memory_pool memory_pool_t;
 /** Flags of pool_config_t: guarantees beyond the default checks. Each costs a pass over the block. */
 #define POOL_ZERO_ON_ALLOC 0x1u /**< every allocation is zeroed */
 #define POOL_ZERO_ON_FREE 0x2u  /**< contents are zeroed when freed */
-#define POOL_POISON 0x4u        /**< contents are filled with 0xDF when freed */
+/** Contents are filled with 0xDF when freed; a block that was written to since is counted in
+ *  damaged_blocks when it would be handed out again, and never used. Touches all memory at once. */
+#define POOL_POISON 0x4u
+/** Blocks end where they were asked to, to the byte; what is behind is checked when they are freed. */
+#define POOL_CANARY 0x8u
+/** Which of the slots that are ready is handed out next is random. */
+#define POOL_RANDOM 0x10u
+/** Everything that finds mistakes or makes them harmless. */
+#define POOL_HARDENED (POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM)
 
 /** Pages of pool_config_t. Without any: transparent huge pages where the system has them. */
 #define POOL_PAGES_SMALL 0x1u      /**< never huge pages */
@@ -336,7 +346,8 @@ typedef struct pool_stats {
     size_t refused_frees;     /**< frees and reallocations of what was not a live block */
     uint32_t fragmentation;   /**< percent of the free bytes that are not in the largest block */
     uint32_t reserved0;       /**< zero */
-    size_t reserved[4];       /**< zero */
+    size_t damaged_blocks;    /**< freed blocks that were found damaged, and are left alone */
+    size_t reserved[3];       /**< zero */
 } pool_stats_t;
 
 /** Writes the pool's figures to `stats`. O(classes * caches), under the lock. false:

@@ -31,6 +31,12 @@ pub const POOL_ZERO_ON_ALLOC: u32 = 0x1;
 pub const POOL_ZERO_ON_FREE: u32 = 0x2;
 /// Filled when freed.
 pub const POOL_POISON: u32 = 0x4;
+/// What is behind each block is checked.
+pub const POOL_CANARY: u32 = 0x8;
+/// Slots in random order.
+pub const POOL_RANDOM: u32 = 0x10;
+/// All that finds mistakes.
+pub const POOL_HARDENED: u32 = POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM;
 
 /// No huge pages.
 pub const POOL_PAGES_SMALL: u32 = 0x1;
@@ -46,6 +52,7 @@ pub const POOL_PAGES_OVERCOMMIT: u32 = 0x10;
 const _: () = {
     assert!(MEMORY_POOL_MAX_CLASSES == libmempool::MAX_CLASSES);
     assert!(MEMORY_POOL_MAX_CLASSES - 72 >= MAX_SIZE_CLASSES, "beside the preset table");
+    assert!(POOL_HARDENED == PoolFlags::HARDENED.bits(), "the same in both languages");
     assert!(MIN_BLOCK_SIZE == 4 * size_of::<usize>());
 };
 
@@ -163,6 +170,8 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
         (POOL_ZERO_ON_ALLOC, PoolFlags::ZERO_ON_ALLOC),
         (POOL_ZERO_ON_FREE, PoolFlags::ZERO_ON_FREE),
         (POOL_POISON, PoolFlags::POISON),
+        (POOL_CANARY, PoolFlags::CANARY),
+        (POOL_RANDOM, PoolFlags::RANDOM),
     ];
     let known = named.iter().fold(0, |known, (bit, _)| known | bit);
     let wanted = named.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag);

@@ -36,6 +36,7 @@ pub enum pool_error {
     POOL_ERROR_WRONG_CLASS = 18,
     POOL_ERROR_CORRUPTED = 19,
     POOL_ERROR_INTERNAL = 20,
+    POOL_ERROR_OVERRUN = 21,
 }
 
 pub use pool_error as pool_error_t;
@@ -44,9 +45,9 @@ use pool_error::{
     POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_ALIGNMENT,
     POOL_ERROR_INVALID_CLASS_SIZE, POOL_ERROR_INVALID_CONFIG, POOL_ERROR_INVALID_HANDLE,
     POOL_ERROR_INVALID_SIZE, POOL_ERROR_NOT_A_BLOCK, POOL_ERROR_NULL_POINTER,
-    POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_REGION_TOO_LARGE, POOL_ERROR_REGION_TOO_SMALL,
-    POOL_ERROR_RESERVE_TOO_LARGE, POOL_ERROR_SYSTEM, POOL_ERROR_TOO_MANY_CLASSES,
-    POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
+    POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN, POOL_ERROR_REGION_TOO_LARGE,
+    POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE, POOL_ERROR_SYSTEM,
+    POOL_ERROR_TOO_MANY_CLASSES, POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
 };
 
 /// Why a call failed, and, if it is about a pointer or damage, where.
@@ -86,6 +87,7 @@ impl From<FreeError> for Failure {
             FreeError::NotLive { addr } => (POOL_ERROR_DOUBLE_FREE, addr),
             FreeError::WrongClass { addr, .. } => (POOL_ERROR_WRONG_CLASS, addr),
             FreeError::Corrupted { addr } => (POOL_ERROR_CORRUPTED, addr),
+            FreeError::Overrun { addr, .. } => (POOL_ERROR_OVERRUN, addr),
             _ => return POOL_ERROR_INTERNAL.into(),
         };
         Self { error, suspect: Some(addr) }
@@ -190,7 +192,7 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
         c"the configuration has an unknown flag or a value without meaning",
     ),
     (POOL_ERROR_REGION_TOO_SMALL, c"the region cannot hold a pool"),
-    (POOL_ERROR_REGION_TOO_LARGE, c"the region needs a larger alignment"),
+    (POOL_ERROR_REGION_TOO_LARGE, c"the region is larger than block tags can say"),
     (POOL_ERROR_SYSTEM, c"the system refused memory"),
     (POOL_ERROR_OUT_OF_MEMORY, c"out of memory: no free block is large enough"),
     (POOL_ERROR_UNKNOWN_CLASS, c"the pool has no such size class"),
@@ -204,4 +206,5 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_ERROR_WRONG_CLASS, c"the block does not belong to the size class"),
     (POOL_ERROR_CORRUPTED, c"the pool's own data is corrupted"),
     (POOL_ERROR_INTERNAL, c"internal error of the library"),
+    (POOL_ERROR_OVERRUN, c"somebody wrote past the end of the block"),
 ];

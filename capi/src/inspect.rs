@@ -34,7 +34,8 @@ pub struct pool_stats {
     pub refused_frees: usize,
     pub fragmentation: u32,
     pub reserved0: u32,
-    pub reserved: [usize; 4],
+    pub damaged_blocks: usize,
+    pub reserved: [usize; 3],
 }
 
 pub use pool_stats as pool_stats_t;
@@ -58,6 +59,7 @@ impl From<PoolStats> for pool_stats {
             failures: stats.failures,
             refused_frees: stats.bad_frees,
             fragmentation: stats.fragmentation_percent(),
+            damaged_blocks: stats.damaged_blocks,
             ..Self::default()
         }
     }

@@ -48,10 +48,59 @@ static void poison(void)
     contents_after_free(POOL_POISON | POOL_ZERO_ON_ALLOC, 0xDF);
 }
 
+/* Blocks end where they were asked to; a write past that is refused, and leaves the block where it is. */
+static void canary(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_CANARY, kind & 1, kind & 2);
+        for (size_t i = 0; i < SIZES; i++) {
+            char *block = memory_pool_alloc(pool, sizes[i]);
+            CHECK(memory_pool_usable_size(pool, block) == sizes[i]);
+            memset(block, 'x', sizes[i]);
+            char was = block[sizes[i]];
+            block[sizes[i]] = 0;
+            CHECK_FAILS(memory_pool_free(pool, block), POOL_ERROR_OVERRUN);
+            CHECK_FAILS(memory_pool_realloc(pool, block, 2 * sizes[i]), POOL_ERROR_OVERRUN);
+            CHECK(!memory_pool_validate(pool));
+            block[sizes[i]] = was;
+            CHECK(memory_pool_validate(pool));
+            CHECK(memory_pool_free(pool, block));
+        }
+        memory_pool_destroy(pool);
+    }
+}
+
+/* A block that was written to after its free is not handed out again. */
+static void hardened(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_HARDENED, kind & 1, kind & 2);
+        char *block = memory_pool_alloc(pool, 100);
+        void *above = memory_pool_alloc(pool, 100);
+        CHECK(memory_pool_free(pool, block));
+        block[50] ^= 1;
+        void *other;
+        size_t others = 0;
+        while ((other = memory_pool_alloc(pool, 100)) != NULL) {
+            CHECK(other != block);
+            others++;
+        }
+        CHECK(others > 100);
+        pool_stats_t stats;
+        CHECK(memory_pool_get_stats(pool, &stats));
+        CHECK(stats.damaged_blocks == 1);
+        CHECK(memory_pool_validate(pool));
+        CHECK(memory_pool_free(pool, above));
+        memory_pool_destroy(pool);
+    }
+}
+
 int main(void)
 {
     RUN(zero_on_alloc);
     RUN(zero_on_free);
     RUN(poison);
+    RUN(canary);
+    RUN(hardened);
     return 0;
 }

@@ -688,6 +688,7 @@ fn stats_of(engine: &Engine) -> PoolStats {
         stats.live_bytes += live * size;
         stats.cached_objects += cached;
         stats.cached_bytes += cached * size;
+        stats.damaged_blocks += to_usize(engine.slabs.classes()[class.index()].damaged);
     }
     stats
 }
