@@ -16,7 +16,7 @@
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
 //! threads may be at it, so it is written and read atomically.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::{
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
@@ -96,9 +96,10 @@ impl Harden {
         };
         // SAFETY: the caller's promise.
         unsafe { start.write_bytes(byte, size) };
-        for offset in size..room {
-            // SAFETY: as above.
-            unsafe { AtomicU8::from_ptr(start.add(offset)) }.store(byte, Relaxed);
+        let word = usize::from_ne_bytes([byte; WORD]);
+        for part in parts(start, size, room) {
+            // SAFETY: as above: within the room.
+            unsafe { part.store(word) };
         }
     }
 
@@ -116,15 +117,20 @@ impl Harden {
         if !self.poisons() {
             return Ok(());
         }
-        let words = start.cast::<usize>();
-        for index in 0..room / WORD {
-            // SAFETY: the caller's promise.
-            let word = unsafe { words.add(index).read() };
-            let at = words.wrapping_add(index).cast::<u8>();
-            if word != POISON_WORD && !ours(at) {
-                let first = word.to_ne_bytes().iter().position(|&byte| byte != POISON_BYTE);
-                return Err(Overwritten { addr: at.addr() + first.unwrap_or(0) });
+        let word = |index: usize| start.cast::<usize>().wrapping_add(index);
+        let (mut index, end) = (0, room / WORD);
+        while index < end {
+            let run = (end - index).min(RUN);
+            // SAFETY: the caller's promise. As one sum, so that a run is looked at as vectors.
+            let differs = (index..index + run)
+                .fold(0, |differs, index| differs | unsafe { word(index).read() } ^ POISON_WORD);
+            if differs != 0 {
+                for index in index..index + run {
+                    // SAFETY: as above.
+                    unsafe { check_word(word(index), &ours)? };
+                }
             }
+            index += run;
         }
         Ok(())
     }
@@ -174,9 +180,9 @@ impl Harden {
         let slack = (room - size).min(MAX_SLACK);
         let seal = start.wrapping_add(room - SEAL);
         let first = room - slack;
-        for (byte, canary) in self.canaries(start, first, room) {
+        for part in parts(start, first, (first + CANARY).min(room - SEAL)) {
             // SAFETY: within the room.
-            unsafe { AtomicU8::from_ptr(byte) }.store(canary, Relaxed);
+            unsafe { part.store(self.canary(part.addr())) };
         }
         let [stored, check] = self.seal_words(seal.addr(), slack);
         // SAFETY: the last words of the room, which ends on a word.
@@ -213,10 +219,11 @@ impl Harden {
             return Err(Overwritten { addr: seal.addr() });
         }
         let size = room - slack;
-        for (byte, canary) in self.canaries(start, size, room) {
+        for part in parts(start, size, (size + CANARY).min(room - SEAL)) {
             // SAFETY: within the room.
-            if unsafe { AtomicU8::from_ptr(byte) }.load(Relaxed) != canary {
-                return Err(Overwritten { addr: byte.addr() });
+            let differs = unsafe { part.load() } ^ part.of(self.canary(part.addr()));
+            if differs != 0 {
+                return Err(Overwritten { addr: part.addr() + first_byte_of(differs) });
             }
         }
         Ok(size)
@@ -236,24 +243,107 @@ impl Harden {
         to_usize(u32::from_be_bytes([0, high, middle, low]) ^ low_u32(self.key)) & MAX_SLACK
     }
 
-    /// The canary bytes behind an object of `size` bytes: where they are, and what they should be,
-    /// which is not zero.
-    fn canaries(
-        self,
-        start: *mut u8,
-        size: usize,
-        room: usize,
-    ) -> impl Iterator<Item = (*mut u8, u8)> {
-        let mut word = [0; WORD];
-        (size..(size + CANARY).min(room - SEAL)).map(move |offset| {
-            let byte = start.wrapping_add(offset);
-            let column = byte.addr() % WORD;
-            if offset == size || column == 0 {
-                word = mix(self.key.wrapping_add(byte.addr() / WORD)).to_ne_bytes();
-            }
-            (byte, word[column] | 1)
-        })
+    /// The canary bytes of the word that an address lies in, none of which is zero.
+    #[inline]
+    fn canary(self, addr: usize) -> usize {
+        const ONES: usize = usize::from_ne_bytes([1; WORD]);
+        let word = (self.key ^ addr / WORD).wrapping_mul(SPREAD);
+        word ^ word >> (usize::BITS / 2) | ONES
     }
+}
+
+/// An odd factor that spreads the bits of a word: the golden ratio's fraction.
+#[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
+const SPREAD: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+
+/// Words that are compared with poison at once.
+const RUN: usize = 16;
+
+/// Whether a word of free memory is poison, or one of ours.
+///
+/// # Safety
+/// The word is valid, and nobody uses it.
+unsafe fn check_word(word: *mut usize, ours: impl Fn(*mut u8) -> bool) -> Result<(), Overwritten> {
+    // SAFETY: the caller's promise.
+    let differs = unsafe { word.read() } ^ POISON_WORD;
+    if differs == 0 || ours(word.cast()) {
+        return Ok(());
+    }
+    Err(Overwritten { addr: word.addr() + first_byte_of(differs) })
+}
+
+/// Which byte in memory is the first that is not zero.
+fn first_byte_of(word: usize) -> usize {
+    word.to_ne_bytes().iter().position(|&byte| byte != 0).unwrap_or(0)
+}
+
+/// An aligned word of memory, or a byte of one.
+enum Part {
+    Word(*mut usize),
+    Byte(*mut u8),
+}
+
+impl Part {
+    fn addr(&self) -> usize {
+        match self {
+            Self::Word(word) => word.addr(),
+            Self::Byte(byte) => byte.addr(),
+        }
+    }
+
+    /// What this part of the word that it lies in is.
+    #[inline]
+    fn of(&self, word: usize) -> usize {
+        match self {
+            Self::Word(_) => word,
+            Self::Byte(byte) => word.to_ne_bytes()[byte.addr() % WORD].into(),
+        }
+    }
+
+    /// # Safety
+    /// The part is valid.
+    #[inline]
+    unsafe fn load(&self) -> usize {
+        // SAFETY: the caller's promise; words are aligned.
+        unsafe {
+            match self {
+                Self::Word(word) => AtomicUsize::from_ptr(*word).load(Relaxed),
+                Self::Byte(byte) => AtomicU8::from_ptr(*byte).load(Relaxed).into(),
+            }
+        }
+    }
+
+    /// Stores what this part of a word is.
+    ///
+    /// # Safety
+    /// The part is valid.
+    #[inline]
+    unsafe fn store(&self, word: usize) {
+        // SAFETY: the caller's promise; words are aligned.
+        unsafe {
+            match self {
+                Self::Word(at) => AtomicUsize::from_ptr(*at).store(word, Relaxed),
+                Self::Byte(byte) => {
+                    let value = word.to_ne_bytes()[byte.addr() % WORD];
+                    AtomicU8::from_ptr(*byte).store(value, Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// The memory from offset `from` to before `to`, in words as far as it can be.
+#[inline]
+fn parts(start: *mut u8, from: usize, to: usize) -> impl Iterator<Item = Part> {
+    let mut offset = from;
+    core::iter::from_fn(move || {
+        let at = start.wrapping_add(offset);
+        let is_word = at.addr().is_multiple_of(WORD) && to.saturating_sub(offset) >= WORD;
+        let (part, len) = if is_word { (Part::Word(at.cast()), WORD) } else { (Part::Byte(at), 1) };
+        let is_there = offset < to;
+        offset += len;
+        is_there.then_some(part)
+    })
 }
 
 /// Spreads every bit of a word over all of them (the finaliser of `MurmurHash3`, Appleby 2011).
