@@ -247,7 +247,7 @@ impl Harden {
     #[inline]
     fn canary(self, addr: usize) -> usize {
         const ONES: usize = usize::from_ne_bytes([1; WORD]);
-        let word = (self.key ^ addr / WORD).wrapping_mul(SPREAD);
+        let word = (self.key ^ (addr / WORD)).wrapping_mul(SPREAD);
         word ^ word >> (usize::BITS / 2) | ONES
     }
 }

@@ -62,7 +62,8 @@ impl SlabShape {
         let size = if overhead == 0 { room } else { class.size };
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
         let stride = room + colour;
-        let (pieces, slots) = Self::best_fit(stride, piece, share);
+        let most = class.limit.min(to_usize(MAX_SLOTS));
+        let (pieces, slots) = Self::best_fit(stride, most, piece, share);
         Ok(Self {
             size,
             room,
@@ -74,15 +75,16 @@ impl SlabShape {
         })
     }
 
-    /// Pieces and slots of the smallest slab that has enough slots and little left over; failing
-    /// that, of the one with the least left over.
-    fn best_fit(stride: usize, piece: usize, share: usize) -> (usize, usize) {
+    /// Pieces and slots of the smallest slab that has enough slots, `most_slots` at most, and little
+    /// left over; failing that, of the one with the least left over.
+    fn best_fit(stride: usize, most_slots: usize, piece: usize, share: usize) -> (usize, usize) {
         let least = stride.div_ceil(piece);
         let most = (share.min(MAX_SLAB) / piece).max(least);
-        let slots = |pieces: usize| (pieces * piece / stride).min(to_usize(MAX_SLOTS));
+        let slots = |pieces: usize| (pieces * piece / stride).min(most_slots);
         let waste = |pieces: usize| pieces * piece - slots(pieces) * stride;
+        let enough = SLOTS_WANTED.min(most_slots);
         let good = |pieces: &usize| {
-            slots(*pieces) >= SLOTS_WANTED && waste(*pieces) * WASTE_SHARE <= pieces * piece
+            slots(*pieces) >= enough && waste(*pieces) * WASTE_SHARE <= pieces * piece
         };
         let pieces = (least..=most).find(good).unwrap_or_else(|| {
             let better = |&a: &usize, &b: &usize| (waste(a) * b).cmp(&(waste(b) * a));
@@ -330,6 +332,16 @@ mod tests {
             let used = to_usize(shape.slots) * to_usize(shape.stride);
             assert!((bytes - used) * 64 <= bytes, "{size}: {used} of {bytes}");
             assert!(shape.slots <= MAX_SLOTS && bytes <= MAX_SLAB);
+        }
+    }
+
+    #[test]
+    fn slabs_have_no_more_slots_than_the_limit() {
+        for (size, limit, bytes) in [(12_000, 1, 12_288), (1500, 16, 24_064), (64, 3, 512)] {
+            let class = SizeClass::new(size).limit(limit);
+            let shape = SlabShape::new(&class, 0, 16, 512, 64 << 10).unwrap();
+            assert_eq!(to_usize(shape.slots), limit);
+            assert_eq!(shape.slab_bytes(512), bytes);
         }
     }
 
