@@ -1,0 +1,59 @@
+//! Results as tables, CSV and JSON.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+
+use crate::{
+    bars::Outcome,
+    results::{Column, Results, Row, best_peer},
+};
+
+/// Prints a workload's table: only columns in which something was measured.
+pub fn print(rows: &[Row]) {
+    let Some(first) = rows.first() else { return };
+    let columns: Vec<_> = Column::ALL
+        .into_iter()
+        .filter(|column| rows.iter().any(|row| column.of(row).is_some()))
+        .collect();
+    let heads: String = columns.iter().map(|column| format!(" {} |", column.title())).collect();
+    println!("\n| {} |{heads} best peer / this |", first.workload);
+    println!("|---|{}", "--:|".repeat(columns.len() + 1));
+    let best = best_peer(rows, Column::Ns);
+    for row in rows {
+        let cells: String = columns.iter().map(|column| cell(column.of(row))).collect();
+        let ratio = row.ns.and_then(|ns| best.map(|best| best / ns));
+        println!("| {} |{cells}{}", row.contender, cell(ratio));
+    }
+}
+
+fn cell(figure: Option<f64>) -> String {
+    match figure {
+        Some(figure) if figure.abs() < 100.0 => format!(" {figure:.2} |"),
+        Some(figure) => format!(" {figure:.0} |"),
+        None => " not measured |".into(),
+    }
+}
+
+/// Prints each bar, whether it is met, and what was measured.
+pub fn print_bars(outcomes: &[Outcome]) {
+    println!("\n| bar | | asked | measured | verdict |\n|--:|---|--:|--:|---|");
+    for outcome in outcomes {
+        let Outcome { number, text, asked, measured, .. } = outcome;
+        println!("| {number} | {text} | {asked} |{} {} |", cell(*measured), outcome.verdict());
+    }
+    for verdict in ["met", "missed", "not measured"] {
+        let count = outcomes.iter().filter(|outcome| outcome.verdict() == verdict).count();
+        println!("{count} {verdict}");
+    }
+}
+
+/// Writes `compare.csv` and `compare.json`.
+pub fn write(out: &Path, results: &Results, outcomes: &[Outcome]) -> Result<()> {
+    let mut csv = csv::Writer::from_path(out.join("compare.csv"))?;
+    results.0.iter().try_for_each(|row| csv.serialize(row))?;
+    csv.flush()?;
+    let json = serde_json::json!({ "rows": results.0, "bars": outcomes });
+    fs::write(out.join("compare.json"), serde_json::to_string_pretty(&json)?)?;
+    Ok(())
+}
