@@ -60,7 +60,6 @@ impl<A: GlobalAlloc> Contender for Global<A> {
 }
 
 /// The C library's.
-#[expect(clippy::unnecessary_wraps, reason = "all makers have one type")]
 pub fn glibc(_: Needs) -> Option<Box<dyn Arena>> {
     Some(Box::new(Global(&System)))
 }

@@ -42,6 +42,11 @@ unsafe extern "C" {
     fn peer_dpdk_fifo(pool: *mut Raw, rounds: u32);
 }
 
+/// As C counts; nothing here is ever more.
+fn count(objects: usize) -> c_uint {
+    c_uint::try_from(objects).unwrap_or(c_uint::MAX)
+}
+
 /// A pool of objects of one size.
 pub struct Mempool(NonNull<Raw>);
 
@@ -61,9 +66,9 @@ impl Mempool {
             return None;
         }
         let name = CString::new(format!("peer{}", POOLS.fetch_add(1, Relaxed))).ok()?;
-        let (size, objects) = (c_uint::try_from(size).ok()?, c_uint::try_from(objects).ok()?);
         // SAFETY: the environment is initialised; the name is copied.
-        NonNull::new(unsafe { peer_dpdk_new(name.as_ptr(), size, objects, cache) }).map(Self)
+        NonNull::new(unsafe { peer_dpdk_new(name.as_ptr(), count(size), count(objects), cache) })
+            .map(Self)
     }
 }
 
@@ -111,13 +116,13 @@ impl Contender for Thread<'_> {
     }
 
     fn alloc_bulk(&mut self, _: Layout, out: &mut [NonNull<u8>]) -> bool {
-        // SAFETY: the slice has room for as many as it is long, far below 2^32.
-        unsafe { peer_dpdk_get_bulk(self.raw(), out.as_mut_ptr(), out.len() as c_uint) == 0 }
+        // SAFETY: the slice has room for as many as it is long.
+        unsafe { peer_dpdk_get_bulk(self.raw(), out.as_mut_ptr(), count(out.len())) == 0 }
     }
 
     unsafe fn free_bulk(&mut self, _: Layout, blocks: &[NonNull<u8>]) {
         // SAFETY: the caller's promise; as above.
-        unsafe { peer_dpdk_put_bulk(self.raw(), blocks.as_ptr(), blocks.len() as c_uint) };
+        unsafe { peer_dpdk_put_bulk(self.raw(), blocks.as_ptr(), count(blocks.len())) };
     }
 }
 
@@ -150,7 +155,7 @@ impl Worker for InC<'_> {
             match job.work {
                 Work::Burst => return Some(self.burst(job, rounds)),
                 Work::Pair => peer_dpdk_pairs(raw, rounds),
-                Work::Bulk(n) => peer_dpdk_bulk(raw, n as c_uint, rounds),
+                Work::Bulk(n) => peer_dpdk_bulk(raw, count(n), rounds),
                 Work::Fifo => peer_dpdk_fifo(raw, rounds),
                 Work::Replace(_) | Work::Exhausted => {
                     return work(&mut self.0, job, rounds, &mut Untimed);

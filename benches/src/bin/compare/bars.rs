@@ -8,6 +8,13 @@ use crate::{
     workloads::{ALIGNED, SIZES},
 };
 
+/// What no figure of a run can show.
+pub const NOTES: &[&str] = &[
+    "8: statistics cannot be turned off, so what they cost is not measured; the flags have tables.",
+    "9: memory is what `replay` measures.",
+    "Every free is checked; there is no unchecked way to measure beside it.",
+];
+
 /// A figure: workload, contender, column.
 type Figure = (String, &'static str, Column);
 

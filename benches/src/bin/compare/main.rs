@@ -171,7 +171,8 @@ fn measure(load: &Workload, effort: &Effort, options: &Options) -> Result<Vec<Ve
         Kind::Fit(layout) => fit::measure(name, layout),
         Kind::Traces => {
             let traces = trace::load_all(&options.traces)?;
-            return Ok(traces.iter().map(|trace| traces::measure(trace, effort)).collect());
+            let long = traces.iter().filter(|trace| trace.ops.len() > traces::SHORT);
+            return Ok(long.map(|trace| traces::measure(trace, effort)).collect());
         }
     };
     Ok(vec![rows])

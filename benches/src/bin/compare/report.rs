@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::Result;
 
 use crate::{
-    bars::Outcome,
+    bars::{self, Outcome},
     results::{Column, Results, Row, best_peer},
 };
 
@@ -16,14 +16,19 @@ pub fn print(rows: &[Row]) {
         .into_iter()
         .filter(|column| rows.iter().any(|row| column.of(row).is_some()))
         .collect();
-    let heads: String = columns.iter().map(|column| format!(" {} |", column.title())).collect();
-    println!("\n| {} |{heads} best peer / this |", first.workload);
-    println!("|---|{}", "--:|".repeat(columns.len() + 1));
     let best = best_peer(rows, Column::Ns);
+    let mut heads: String = columns.iter().map(|column| format!(" {} |", column.title())).collect();
+    heads += if best.is_some() { " best peer / this |" } else { "" };
+    println!("\n| {} |{heads}", first.workload);
+    println!("|---|{}", "--:|".repeat(heads.matches('|').count()));
     for row in rows {
+        if columns.iter().all(|column| column.of(row).is_none()) {
+            println!("| {} | not measured |", row.contender);
+            continue;
+        }
         let cells: String = columns.iter().map(|column| cell(column.of(row))).collect();
-        let ratio = row.ns.and_then(|ns| best.map(|best| best / ns));
-        println!("| {} |{cells}{}", row.contender, cell(ratio));
+        let ratio = row.ns.zip(best).map(|(ns, best)| cell(Some(best / ns)));
+        println!("| {} |{cells}{}", row.contender, ratio.unwrap_or_default());
     }
 }
 
@@ -31,21 +36,23 @@ fn cell(figure: Option<f64>) -> String {
     match figure {
         Some(figure) if figure.abs() < 100.0 => format!(" {figure:.2} |"),
         Some(figure) => format!(" {figure:.0} |"),
-        None => " not measured |".into(),
+        None => " |".into(),
     }
 }
 
-/// Prints each bar, whether it is met, and what was measured.
+/// Prints each bar, what was measured, and whether it is met; of those that were not, their number.
 pub fn print_bars(outcomes: &[Outcome]) {
     println!("\n| bar | | asked | measured | verdict |\n|--:|---|--:|--:|---|");
-    for outcome in outcomes {
+    for outcome in outcomes.iter().filter(|outcome| outcome.measured.is_some()) {
         let Outcome { number, text, asked, measured, .. } = outcome;
         println!("| {number} | {text} | {asked} |{} {} |", cell(*measured), outcome.verdict());
     }
+    println!();
     for verdict in ["met", "missed", "not measured"] {
         let count = outcomes.iter().filter(|outcome| outcome.verdict() == verdict).count();
         println!("{count} {verdict}");
     }
+    bars::NOTES.iter().for_each(|note| println!("{note}"));
 }
 
 /// Writes `compare.csv` and `compare.json`.

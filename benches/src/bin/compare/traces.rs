@@ -36,6 +36,9 @@ struct Token {
 // SAFETY: the blocks are used only by the thread that holds the token.
 unsafe impl Send for Token {}
 
+/// Operations of which a trace has to have more to be worth timing.
+pub const SHORT: usize = 1000;
+
 /// A row for everybody who serves all sizes.
 pub fn measure(trace: &Trace, effort: &Effort) -> Vec<Row> {
     let bytes = trace.peak * 4 + (16 << 20);

@@ -1,6 +1,7 @@
 //! Contenders on one thread: they take turns, in an order that is drawn anew for each round.
 
 use std::{
+    hint::black_box,
     mem::MaybeUninit,
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use libmempool_bench::{
     arena::{self, Arena, Needs},
     clock::{Clock, Latencies},
-    heaps::{self, Memory},
+    heaps,
     job::{Job, Sizes, Work},
     rng::Rng,
     worker::{Cost, Worker},
@@ -62,13 +63,7 @@ fn measure_heaps(name: &str, work: Work, sizes: Sizes, effort: &Effort) -> Vec<R
 
 /// A region whose pages are present.
 pub fn region(bytes: usize) -> Vec<MaybeUninit<u8>> {
-    let mut memory: Vec<MaybeUninit<u8>> = vec![MaybeUninit::new(1); bytes];
-    present(&mut memory);
-    memory
-}
-
-fn present(memory: &mut Memory) {
-    std::hint::black_box(memory);
+    black_box(vec![MaybeUninit::new(1); bytes])
 }
 
 struct Contestant<'a> {
