@@ -158,7 +158,7 @@ impl<const N: usize> Worker for Guards<'_, N> {
         self.work(job, rounds, latencies).is_some()
     }
 
-    fn replay(&mut self, _: &[Op], _: &mut [Option<Block>], _: &mut Latencies) -> bool {
+    fn replay(&mut self, _: &[Op], _: &mut [Option<Block>], _: Option<&mut Latencies>) -> bool {
         false
     }
 

@@ -14,6 +14,9 @@ use crate::{
 
 type Mapped = Pool<'static, PthreadMutex, MmapPages>;
 
+/// A region of so many bytes has slabs as large as they get; small ones have little in common.
+const ROOMY: usize = 64 << 20;
+
 /// Memory beside the objects: partly filled slabs, magazines, maps.
 const SLACK: usize = 16 << 20;
 
@@ -22,7 +25,8 @@ fn one_class(needs: Needs, flags: PoolFlags) -> Option<(Mapped, ClassId)> {
     let class = SizeClass::new(needs.layout.size()).reserve(needs.objects).limit(needs.objects);
     let bytes = needs.objects * needs.layout.size().next_multiple_of(16);
     let builder = Pool::builder().size_class(class).flags(flags);
-    let pool = builder.map(MmapPages::new(), bytes + bytes / 32 + SLACK / 4).ok()?;
+    let bytes = (bytes + bytes / 32 + SLACK).max(ROOMY);
+    let pool = builder.map(MmapPages::new(), bytes).ok()?;
     if needs.warm {
         pool.warm_up().ok()?;
     }
@@ -32,7 +36,7 @@ fn one_class(needs: Needs, flags: PoolFlags) -> Option<(Mapped, ClassId)> {
 
 /// A pool for requests of all sizes.
 fn preset(needs: Needs) -> Option<Mapped> {
-    let bytes = needs.bytes + needs.bytes / 2 + SLACK;
+    let bytes = (needs.bytes + needs.bytes / 2 + SLACK).max(ROOMY);
     let pool = Pool::builder().preset_classes().map(MmapPages::new(), bytes).ok()?;
     if needs.warm {
         pool.warm_up().ok()?;

@@ -30,8 +30,13 @@ pub trait Worker {
     /// The same, with each operation timed. `false`: this contender cannot.
     fn time_each(&mut self, job: &mut Job, rounds: u32, latencies: &mut Latencies) -> bool;
 
-    /// Follows a piece of a trace. `false`: an allocation failed.
-    fn replay(&mut self, ops: &[Op], blocks: &mut [Option<Block>], each: &mut Latencies) -> bool;
+    /// Follows a piece of a trace, and times `each` operation. `false`: an allocation failed.
+    fn replay(
+        &mut self,
+        ops: &[Op],
+        blocks: &mut [Option<Block>],
+        each: Option<&mut Latencies>,
+    ) -> bool;
 
     /// Frees what the job has live.
     fn finish(&mut self, job: &mut Job);
@@ -49,8 +54,16 @@ impl<C: Contender> Worker for C {
         work(self, job, rounds, latencies).is_some()
     }
 
-    fn replay(&mut self, ops: &[Op], blocks: &mut [Option<Block>], each: &mut Latencies) -> bool {
-        ops.iter().all(|&op| each.time(|| trace::step(op, self, blocks)))
+    fn replay(
+        &mut self,
+        ops: &[Op],
+        blocks: &mut [Option<Block>],
+        each: Option<&mut Latencies>,
+    ) -> bool {
+        match each {
+            Some(each) => ops.iter().all(|&op| each.time(|| trace::step(op, self, blocks))),
+            None => ops.iter().all(|&op| trace::step(op, self, blocks)),
+        }
     }
 
     fn finish(&mut self, job: &mut Job) {

@@ -49,10 +49,10 @@ pub fn all(criterion: &mut Criterion) {
         bench.iter_batched_ref(in_use, |pool| pool.defragment(), BatchSize::PerIteration);
     });
     group.bench_function("reset", |bench| {
-        bench.iter_batched_ref(in_use, |pool| pool.reset(), BatchSize::PerIteration);
+        bench.iter_batched_ref(in_use, Pool::reset, BatchSize::PerIteration);
     });
     group.bench_function("destroy", |bench| {
-        bench.iter_batched(in_use, |pool| pool.destroy(), BatchSize::PerIteration);
+        bench.iter_batched(in_use, Pool::destroy, BatchSize::PerIteration);
     });
     group.bench_function("add_size_class", |bench| {
         let class = || SizeClass::new(512).reserve(100);

@@ -169,7 +169,12 @@ impl Worker for InC<'_> {
         work(&mut self.0, job, rounds, latencies).is_some()
     }
 
-    fn replay(&mut self, ops: &[Op], blocks: &mut [Option<Block>], each: &mut Latencies) -> bool {
+    fn replay(
+        &mut self,
+        ops: &[Op],
+        blocks: &mut [Option<Block>],
+        each: Option<&mut Latencies>,
+    ) -> bool {
         Worker::replay(&mut self.0, ops, blocks, each)
     }
 

@@ -30,7 +30,7 @@ pub fn measure(name: &str, warm: bool, effort: &Effort) -> Vec<Row> {
     let mut rng = Rng::new(effort.seed);
     let mut samples = vec![(Vec::new(), Vec::new()); arena::ALL.len()];
     let mut kept = Vec::new();
-    for _ in 0..effort.rounds / 5 + 1 {
+    for _ in 0..effort.replays {
         rng.shuffle(&mut order);
         for &index in &order {
             let Some(arena) = (arena::ALL[index].make)(needs) else { continue };
@@ -42,7 +42,9 @@ pub fn measure(name: &str, warm: bool, effort: &Effort) -> Vec<Row> {
             kept.push((arena, blocks));
         }
     }
-    kept.into_iter().for_each(|(arena, blocks)| free(&*arena, blocks));
+    for (arena, blocks) in kept {
+        free(&*arena, blocks);
+    }
     let row = |(entry, (ns, faults)): (&arena::Entry, (Vec<f64>, Vec<f64>))| Row {
         ns: median(ns),
         faults: median(faults),

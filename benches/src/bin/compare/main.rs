@@ -70,6 +70,10 @@ pub struct Effort {
     pub rounds: usize,
     /// What a turn takes, about.
     pub turn: Duration,
+    /// Runs of several threads for each contender.
+    pub runs: usize,
+    /// Replays of a trace, and times that memory is used for the first time.
+    pub replays: usize,
     /// Batches through a pipeline in a turn.
     pub batches: usize,
     /// Of all random choices.
@@ -78,12 +82,11 @@ pub struct Effort {
 
 impl Effort {
     fn new(options: &Options) -> Self {
-        let seed = options.seed;
-        if options.quick {
-            Self { rounds: 7, turn: Duration::from_micros(500), batches: 3000, seed }
-        } else {
-            Self { rounds: 31, turn: Duration::from_millis(2), batches: 10_000, seed }
-        }
+        let (seed, quick) = (options.seed, options.quick);
+        let turn = Duration::from_micros(if quick { 500 } else { 2000 });
+        let (rounds, runs, replays) = if quick { (7, 3, 2) } else { (31, 11, 3) };
+        let batches = if quick { 3000 } else { 10_000 };
+        Self { rounds, turn, runs, replays, batches, seed }
     }
 }
 
@@ -135,9 +138,13 @@ fn tune() -> Result<()> {
 }
 
 fn list(workloads: &[Workload]) {
-    workloads.iter().for_each(|load| println!("{}", load.name));
+    for load in workloads {
+        println!("{}", load.name);
+    }
     println!();
-    arena::ALL.iter().for_each(|entry| println!("{}: {}", entry.name, entry.how));
+    for entry in arena::ALL {
+        println!("{}: {}", entry.name, entry.how);
+    }
 }
 
 fn run(workloads: &[Workload], options: &Options) -> Result<Results> {

@@ -17,10 +17,10 @@ pub fn print(rows: &[Row]) {
         .filter(|column| rows.iter().any(|row| column.of(row).is_some()))
         .collect();
     let best = best_peer(rows, Column::Ns);
-    let mut heads: String = columns.iter().map(|column| format!(" {} |", column.title())).collect();
-    heads += if best.is_some() { " best peer / this |" } else { "" };
-    println!("\n| {} |{heads}", first.workload);
-    println!("|---|{}", "--:|".repeat(heads.matches('|').count()));
+    let mut heads: Vec<_> = columns.iter().map(|column| column.title()).collect();
+    heads.extend(best.map(|_| "best peer / this"));
+    println!("\n| {} | {} |", first.workload, heads.join(" | "));
+    println!("|---|{}", "--:|".repeat(heads.len()));
     for row in rows {
         if columns.iter().all(|column| column.of(row).is_none()) {
             println!("| {} | not measured |", row.contender);
@@ -52,7 +52,7 @@ pub fn print_bars(outcomes: &[Outcome]) {
         let count = outcomes.iter().filter(|outcome| outcome.verdict() == verdict).count();
         println!("{count} {verdict}");
     }
-    bars::NOTES.iter().for_each(|note| println!("{note}"));
+    println!("{}", bars::NOTES.join("\n"));
 }
 
 /// Writes `compare.csv` and `compare.json`.

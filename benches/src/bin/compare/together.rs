@@ -50,7 +50,7 @@ fn in_turns(
     let mut field: Vec<_> =
         arena::ALL.iter().map(|entry| (entry.name, (entry.make)(needs), Vec::new())).collect();
     let mut rng = Rng::new(effort.seed);
-    for _ in 0..effort.rounds / 3 + 1 {
+    for _ in 0..effort.runs {
         rng.shuffle(&mut field);
         for (_, arena, samples) in &mut field {
             samples.extend(arena.as_deref().and_then(&one));

@@ -6,11 +6,12 @@
 use std::{
     sync::mpsc::{Receiver, Sender, channel},
     thread,
+    time::{Duration, Instant},
 };
 
 use libmempool_bench::{
     arena::{self, Arena, Needs},
-    clock::{Clock, Latencies},
+    clock::Latencies,
     cores,
     job::Block,
     rng::Rng,
@@ -21,14 +22,17 @@ use libmempool_bench::{
 use crate::{
     Effort,
     results::{Row, median},
-    turns::{count, with_tails},
+    turns::{count, nanos, with_tails},
     workloads::layout,
 };
 
 /// What passes from thread to thread.
 struct Token {
     blocks: Vec<Option<Block>>,
-    each: Latencies,
+    /// What the turns took.
+    took: Duration,
+    /// What each operation took, if that is wanted; it slows the whole.
+    each: Option<Latencies>,
     turn: usize,
     completed: bool,
 }
@@ -45,41 +49,36 @@ pub fn measure(trace: &Trace, effort: &Effort) -> Vec<Row> {
     let needs = Needs { layout: layout(trace.peak), objects: trace.ids, bytes, warm: true };
     let entries: Vec<_> = arena::ALL.iter().filter(|entry| !entry.fixed).collect();
     let mut order: Vec<_> = (0..entries.len()).collect();
-    let mut figures = vec![(Vec::new(), Vec::new(), Latencies::default()); entries.len()];
+    let mut figures = vec![(Vec::new(), Latencies::default()); entries.len()];
     let mut rng = Rng::new(effort.seed);
-    for _ in 0..effort.rounds / 10 + 1 {
+    for round in 0..=effort.replays {
         rng.shuffle(&mut order);
         for &index in &order {
             let arena = (entries[index].make)(needs);
-            let Some(each) = arena.as_deref().and_then(|arena| replay(arena, trace)) else {
-                continue;
-            };
-            let (means, worst, all) = &mut figures[index];
-            means.push(mean(&each));
-            worst.extend(each.0.iter().max().map(|&ticks| Clock::get().nanos(ticks)));
-            all.0.extend(each.0);
+            let replayed =
+                arena.as_deref().and_then(|arena| replay(arena, trace, round == effort.replays));
+            let Some(Token { took, each, .. }) = replayed else { continue };
+            match each {
+                Some(each) => figures[index].1 = each,
+                None => figures[index].0.push(nanos(took) / count(trace.ops.len())),
+            }
         }
     }
-    let row = |(entry, (means, worst, all)): (&&arena::Entry, _)| {
+    let row = |(entry, (means, each)): (&&arena::Entry, _)| {
         let row = Row::new(&format!("trace {}", trace.name), entry.name, entry.peer);
-        with_tails(Row { ns: median(means), worst: median(worst), ..row }, all)
+        with_tails(Row { ns: median(means), ..row }, each)
     };
     entries.iter().zip(figures).map(row).collect()
 }
 
-fn mean(each: &Latencies) -> f64 {
-    let clock = Clock::get();
-    each.0.iter().map(|&ticks| clock.nanos(ticks)).sum::<f64>() / count(each.0.len())
-}
-
-/// The time of each operation. `None`: an allocation failed.
-fn replay(arena: &dyn Arena, trace: &Trace) -> Option<Latencies> {
+/// Follows a trace, timing its turns or `each` operation. `None`: an allocation failed.
+fn replay(arena: &dyn Arena, trace: &Trace, each: bool) -> Option<Token> {
     let threads = trace.turns.iter().map(|&(_, thread)| thread + 1).max()?;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| channel()).unzip();
     let (done, result) = channel();
-    let mut each = Latencies::default();
-    each.make_room(trace.ops.len());
-    let token = Token { blocks: vec![None; trace.ids], each, turn: 0, completed: true };
+    let each = each.then(|| Latencies::with_room(trace.ops.len()));
+    let blocks = vec![None; trace.ids];
+    let token = Token { blocks, took: Duration::ZERO, each, turn: 0, completed: true };
     senders[trace.turns[0].1].send(Some(token)).ok()?;
     thread::scope(|scope| {
         for (nth, receiver) in receivers.into_iter().enumerate() {
@@ -91,7 +90,7 @@ fn replay(arena: &dyn Arena, trace: &Trace) -> Option<Latencies> {
         }
     });
     let token: Token = result.recv().ok()?;
-    token.completed.then_some(token.each)
+    token.completed.then_some(token)
 }
 
 /// One thread's turns. `None` instead of a token: the trace has ended.
@@ -106,14 +105,18 @@ fn follow(
         let (start, _) = trace.turns[token.turn];
         let next = trace.turns.get(token.turn + 1);
         let ops = &trace.ops[start..next.map_or(trace.ops.len(), |&(end, _)| end)];
-        token.completed &= worker.replay(ops, &mut token.blocks, &mut token.each);
+        let start = Instant::now();
+        token.completed &= worker.replay(ops, &mut token.blocks, token.each.as_mut());
+        token.took += start.elapsed();
         token.turn += 1;
         match next {
             Some(&(_, thread)) if token.completed => _ = senders[thread].send(Some(token)),
             _ => {
                 free_all(worker, &mut token);
                 _ = done.send(token);
-                senders.iter().for_each(|sender| _ = sender.send(None));
+                for sender in senders {
+                    _ = sender.send(None);
+                }
             }
         }
     }

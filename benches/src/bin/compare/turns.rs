@@ -98,7 +98,9 @@ fn take_turns(
     let mut rng = Rng::new(effort.seed);
     for _ in 0..effort.rounds {
         rng.shuffle(&mut contestants);
-        contestants.iter_mut().for_each(|(_, contestant)| contestant.turn());
+        for (_, contestant) in &mut contestants {
+            contestant.turn();
+        }
     }
     let mut rows = absent;
     rows.extend(contestants.into_iter().map(|(place, contestant)| (place, contestant.leave())));
@@ -126,8 +128,7 @@ impl<'a> Contestant<'a> {
             worker.finish(&mut job);
             return None;
         }
-        let mut latencies = Latencies::default();
-        latencies.make_room(TIMED * 4 * effort.rounds);
+        let latencies = Latencies::with_room(TIMED * 4 * effort.rounds);
         let samples = Default::default();
         Some(Self { row, worker, job, rounds, samples, latencies, worst: Vec::new(), faults: 0 })
     }
