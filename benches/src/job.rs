@@ -82,7 +82,7 @@ fn layout_of(size: usize) -> Layout {
 }
 
 /// Work for one contender. Everybody's is the same for the same seed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// What is done.
     pub work: Work,

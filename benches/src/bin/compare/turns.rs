@@ -24,6 +24,10 @@ use crate::{
 /// Calls that are timed one by one in a turn, about.
 const TIMED: usize = 4096;
 
+/// Contenders that have worked longer than this have no more turns than a few.
+const PATIENCE: Duration = Duration::from_millis(500);
+const FEW: usize = 3;
+
 /// Blocks that caches may hold beside those that are live.
 pub const HOARD: usize = 8192;
 
@@ -40,7 +44,7 @@ pub fn measure(name: &str, field: Field, work: Work, sizes: Sizes, effort: &Effo
     let arenas: Vec<_> = entries.iter().map(|entry| (entry.make)(needs)).collect();
     let workers = arenas.iter().map(|arena| arena.as_deref().map(Arena::worker)).collect();
     let names = entries.iter().map(|entry| Row::new(name, entry.name, entry.peer));
-    take_turns(names.collect(), workers, work, sizes, effort)
+    take_turns(names.collect(), workers, true, Job::new(work, sizes, effort.seed), effort)
 }
 
 fn needs(work: Work, sizes: Sizes) -> Needs {
@@ -58,7 +62,7 @@ fn measure_heaps(name: &str, work: Work, sizes: Sizes, effort: &Effort) -> Vec<R
         .map(|(memory, entry)| (entry.make)(memory).map(|heap| heap as Box<dyn Worker>))
         .collect();
     let rows = heaps::ALL.iter().map(|entry| Row::new(name, entry.name, entry.peer()));
-    take_turns(rows.collect(), workers, work, sizes, effort)
+    take_turns(rows.collect(), workers, false, Job::new(work, sizes, effort.seed), effort)
 }
 
 /// A region whose pages are present.
@@ -76,20 +80,23 @@ struct Contestant<'a> {
     latencies: Latencies,
     worst: Vec<f64>,
     faults: u64,
+    spent: Duration,
 }
 
+/// `tidy`: blocks are freed at the end. A heap goes with its region; to free 100 000 blocks takes
+/// some of them half a minute.
 fn take_turns(
     rows: Vec<Row>,
     workers: Vec<Option<Box<dyn Worker + '_>>>,
-    work: Work,
-    sizes: Sizes,
+    tidy: bool,
+    job: Job,
     effort: &Effort,
 ) -> Vec<Row> {
     let mut absent = Vec::new();
     let mut contestants = Vec::new();
     for (place, (row, worker)) in rows.into_iter().zip(workers).enumerate() {
-        let entered =
-            worker.and_then(|worker| Contestant::enter(row.clone(), worker, work, sizes, effort));
+        let entered = worker
+            .and_then(|worker| Contestant::enter(row.clone(), worker, tidy, job.clone(), effort));
         match entered {
             Some(contestant) => contestants.push((place, contestant)),
             None => absent.push((place, row)),
@@ -103,7 +110,7 @@ fn take_turns(
         }
     }
     let mut rows = absent;
-    rows.extend(contestants.into_iter().map(|(place, contestant)| (place, contestant.leave())));
+    rows.extend(contestants.into_iter().map(|(place, contestant)| (place, contestant.leave(tidy))));
     rows.sort_by_key(|&(place, _)| place);
     rows.into_iter().map(|(_, row)| row).collect()
 }
@@ -113,11 +120,10 @@ impl<'a> Contestant<'a> {
     fn enter(
         row: Row,
         mut worker: Box<dyn Worker + 'a>,
-        work: Work,
-        sizes: Sizes,
+        tidy: bool,
+        mut job: Job,
         effort: &Effort,
     ) -> Option<Self> {
-        let mut job = Job::new(work, sizes, effort.seed);
         let mut rounds = 1;
         // The first has everything to set up.
         let able = worker.run(&mut job, 1).is_some();
@@ -125,21 +131,36 @@ impl<'a> Contestant<'a> {
             rounds *= 2;
         }
         if !able {
-            worker.finish(&mut job);
+            if tidy {
+                worker.finish(&mut job);
+            }
             return None;
         }
         let latencies = Latencies::with_room(TIMED * 4 * effort.rounds);
-        let samples = Default::default();
-        Some(Self { row, worker, job, rounds, samples, latencies, worst: Vec::new(), faults: 0 })
+        Some(Self {
+            row,
+            worker,
+            job,
+            rounds,
+            samples: Default::default(),
+            latencies,
+            worst: Vec::new(),
+            faults: 0,
+            spent: Duration::ZERO,
+        })
     }
 
     fn turn(&mut self) {
+        if self.spent > PATIENCE && self.samples[0].len() >= FEW {
+            return;
+        }
         let before = faults();
         let cost = self.worker.run(&mut self.job, self.rounds).unwrap_or_default();
         self.faults += faults() - before;
         let operations = f64::from(self.rounds) * count(self.job.work.operations());
         let [totals, allocs, frees] = &mut self.samples;
         let Cost { total, parts } = cost;
+        self.spent += total;
         totals.push(nanos(total) / operations);
         if let Some([alloc, free]) = parts {
             allocs.push(nanos(alloc) / operations);
@@ -157,8 +178,10 @@ impl<'a> Contestant<'a> {
         self.worst.extend(worst.map(|&ticks| Clock::get().nanos(ticks)));
     }
 
-    fn leave(mut self) -> Row {
-        self.worker.finish(&mut self.job);
+    fn leave(mut self, tidy: bool) -> Row {
+        if tidy {
+            self.worker.finish(&mut self.job);
+        }
         let done = f64::from(self.rounds)
             * count(self.job.work.operations())
             * count(self.samples[0].len());
