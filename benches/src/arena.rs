@@ -90,3 +90,34 @@ pub const FLAGS: &[Entry] = &[
     fixed("ZERO_ON_FREE", "blocks are zeroed when freed", ours::zero_on_free),
     fixed("ZERO_ON_ALLOC", "blocks are zeroed when allocated", ours::zero_on_alloc),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A contender that hands out too little would win.
+    #[test]
+    fn blocks_are_whole_and_nobody_elses() {
+        let layout = Layout::new::<[usize; 8]>();
+        let needs = Needs { layout, objects: 1 << 12, bytes: 1 << 18, warm: false };
+        for entry in ALL.iter().chain(FLAGS) {
+            let Some(arena) = (entry.make)(needs) else { continue };
+            let mut worker = arena.worker();
+            let Some(contender) = worker.contender() else { continue };
+            let take = |number| {
+                let block = contender.alloc(layout).expect("memory").cast::<[usize; 8]>();
+                // SAFETY: it was just allocated for that.
+                unsafe { block.write([number; 8]) };
+                block
+            };
+            let blocks: Vec<_> = (0..1000).map(take).collect();
+            for (number, &block) in blocks.iter().enumerate() {
+                // SAFETY: it is live, and was written.
+                let whole = unsafe { block.read() } == [number; 8];
+                assert!(whole, "{}: block {number} is overwritten", entry.name);
+                // SAFETY: it is not used any more.
+                unsafe { contender.free(block.cast(), layout) };
+            }
+        }
+    }
+}

@@ -14,8 +14,9 @@ use crate::{
 
 type Mapped = Pool<'static, PthreadMutex, MmapPages>;
 
-/// A region of so many bytes has slabs as large as they get; small ones have little in common.
-const ROOMY: usize = 64 << 20;
+/// A region of so many bytes has slabs as large as they get, which share more of their maps' and
+/// states' cache lines than small ones, and room for freed blocks to rest.
+pub const ROOMY: usize = 64 << 20;
 
 /// Memory beside the objects: partly filled slabs, magazines, maps.
 const SLACK: usize = 16 << 20;

@@ -44,17 +44,24 @@ slots!(Mapped);
 slots!(LocalCache<'_>);
 slots!(ThreadCached);
 
+/// Two types have these.
+macro_rules! by_size {
+    ($group:expr, $pool:expr) => {
+        $group.bench_function("alloc_slot, free_slot", |bench| {
+            bench.iter(|| {
+                let slot = $pool.alloc_slot(black_box(2048)).expect("a slot");
+                // SAFETY: it is not used any more.
+                unsafe { $pool.free_slot(black_box(slot)) }
+            });
+        });
+    };
+}
+
 pub fn all(criterion: &mut Criterion) {
     let (mut pool, class) = packets();
     let mut group = criterion.benchmark_group("Pool");
     pair(&mut group, class, &mut pool);
-    group.bench_function("alloc_slot, free_slot", |bench| {
-        bench.iter(|| {
-            let slot = pool.alloc_slot(black_box(2048)).expect("a slot");
-            // SAFETY: it is not used any more.
-            unsafe { pool.free_slot(black_box(slot)) }
-        });
-    });
+    by_size!(group, pool);
     group.finish();
 
     let mut group = criterion.benchmark_group("LocalCache");
@@ -80,13 +87,7 @@ pub fn all(criterion: &mut Criterion) {
     let mut pool = ThreadCachedPool::new(pool);
     let mut group = criterion.benchmark_group("ThreadCachedPool");
     pair(&mut group, class, &mut pool);
-    group.bench_function("alloc_slot, free_slot", |bench| {
-        bench.iter(|| {
-            let slot = pool.alloc_slot(black_box(2048)).expect("a slot");
-            // SAFETY: it is not used any more.
-            unsafe { pool.free_slot(black_box(slot)) }
-        });
-    });
+    by_size!(group, pool);
     group.finish();
 
     objects(criterion);

@@ -32,7 +32,7 @@ unsafe impl Send for Batch {}
 /// Batches that the ring between the two cores holds.
 const RING: usize = 32;
 
-/// Objects per call and batch, so many batches before the clock starts and so many after.
+/// Batches before the clock starts.
 const WARM: usize = 1000;
 
 /// Tries before a thread lets others run.

@@ -11,6 +11,7 @@ use libmempool_bench::{
     clock::{Clock, Latencies},
     heaps,
     job::{Job, Sizes, Work},
+    ours::ROOMY,
     rng::Rng,
     worker::{Cost, Worker},
 };
@@ -44,7 +45,7 @@ pub fn measure(name: &str, field: Field, work: Work, sizes: Sizes, effort: &Effo
     let arenas: Vec<_> = entries.iter().map(|entry| (entry.make)(needs)).collect();
     let workers = arenas.iter().map(|arena| arena.as_deref().map(Arena::worker)).collect();
     let names = entries.iter().map(|entry| Row::new(name, entry.name, entry.peer));
-    take_turns(names.collect(), workers, true, Job::new(work, sizes, effort.seed), effort)
+    take_turns(names.collect(), workers, true, &Job::new(work, sizes, effort.seed), effort)
 }
 
 fn needs(work: Work, sizes: Sizes) -> Needs {
@@ -54,7 +55,7 @@ fn needs(work: Work, sizes: Sizes) -> Needs {
 }
 
 fn measure_heaps(name: &str, work: Work, sizes: Sizes, effort: &Effort) -> Vec<Row> {
-    let bytes = needs(work, sizes).bytes * 2;
+    let bytes = (needs(work, sizes).bytes * 2).max(ROOMY);
     let mut memories: Vec<_> = heaps::ALL.iter().map(|_| region(bytes)).collect();
     let workers = memories
         .iter_mut()
@@ -62,7 +63,7 @@ fn measure_heaps(name: &str, work: Work, sizes: Sizes, effort: &Effort) -> Vec<R
         .map(|(memory, entry)| (entry.make)(memory).map(|heap| heap as Box<dyn Worker>))
         .collect();
     let rows = heaps::ALL.iter().map(|entry| Row::new(name, entry.name, entry.peer()));
-    take_turns(rows.collect(), workers, false, Job::new(work, sizes, effort.seed), effort)
+    take_turns(rows.collect(), workers, false, &Job::new(work, sizes, effort.seed), effort)
 }
 
 /// A region whose pages are present.
@@ -89,7 +90,7 @@ fn take_turns(
     rows: Vec<Row>,
     workers: Vec<Option<Box<dyn Worker + '_>>>,
     tidy: bool,
-    job: Job,
+    job: &Job,
     effort: &Effort,
 ) -> Vec<Row> {
     let mut absent = Vec::new();
