@@ -24,6 +24,11 @@ impl Rng {
         low + self.below(high - low)
     }
 
+    /// Puts them in random order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        (1..items.len()).rev().for_each(|last| items.swap(last, self.below(last + 1)));
+    }
+
     /// The alignment of a request: 8 for three in four, and a quarter as many for each doubling.
     pub fn alignment(&mut self) -> usize {
         let bits = self.below(1 << 16) | 1 << 15;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::contender::Contender;
+use crate::{contender::Contender, job::Block};
 
 /// The alignment of a request that names none: C's `malloc`.
 const DEFAULT_ALIGN: usize = 16;
@@ -46,6 +46,8 @@ pub struct Trace {
     pub name: String,
     /// What happened, in order, whichever thread did it.
     pub ops: Vec<Op>,
+    /// Where another thread takes over, and which: the first entry is thread 0 at 0.
+    pub turns: Vec<(usize, usize)>,
     /// How many ids there are.
     pub ids: usize,
     /// The most bytes that were live at once.
@@ -75,12 +77,19 @@ pub fn load_all(folder: &Path) -> Result<Vec<Trace>> {
 pub fn load(path: &Path) -> Result<Trace> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut trace = Trace { name, ops: Vec::new(), ids: 0, peak: 0 };
+    let mut trace = Trace { name, ops: Vec::new(), turns: vec![(0, 0)], ids: 0, peak: 0 };
     let mut sizes = Vec::new();
     let mut live = 0;
     for (number, line) in text.lines().enumerate() {
-        let op = parse(line).with_context(|| format!("{}:{}", path.display(), number + 1))?;
-        let Some(op) = op else { continue };
+        let parsed = parse(line).with_context(|| format!("{}:{}", path.display(), number + 1))?;
+        let op = match parsed {
+            Some(Line::Op(op)) => op,
+            Some(Line::Thread(thread)) => {
+                trace.turns.push((trace.ops.len(), thread));
+                continue;
+            }
+            None => continue,
+        };
         let (id, size) = match op {
             Op::Alloc { id, layout } => (id, layout.size()),
             Op::Realloc { id, size } => (id, size),
@@ -96,15 +105,23 @@ pub fn load(path: &Path) -> Result<Trace> {
     Ok(trace)
 }
 
-fn parse(line: &str) -> Result<Option<Op>> {
+enum Line {
+    Op(Op),
+    Thread(usize),
+}
+
+fn parse(line: &str) -> Result<Option<Line>> {
     let mut words = line.split_ascii_whitespace();
     let Some(kind) = words.next() else { return Ok(None) };
-    if kind.starts_with('#') || kind == "t" {
+    if kind.starts_with('#') {
         return Ok(None);
     }
     let mut number = || words.next().map(str::parse::<usize>).transpose();
     let id = number()?.context("no id")?;
-    Ok(Some(match kind {
+    if kind == "t" {
+        return Ok(Some(Line::Thread(id)));
+    }
+    Ok(Some(Line::Op(match kind {
         "a" | "z" => {
             let size = number()?.context("no size")?.max(1);
             let align = number()?.unwrap_or(DEFAULT_ALIGN);
@@ -113,7 +130,7 @@ fn parse(line: &str) -> Result<Option<Op>> {
         "r" => Op::Realloc { id, size: number()?.context("no size")?.max(1) },
         "f" => Op::Free { id },
         other => bail!("unknown operation {other:?}"),
-    }))
+    })))
 }
 
 /// How a replay ended.
@@ -128,9 +145,13 @@ pub enum Replay {
 }
 
 /// Replays a trace, touching the first and last byte of every block.
-pub fn replay(trace: &Trace, contender: &mut dyn Contender, patience: Duration) -> Replay {
+pub fn replay(
+    trace: &Trace,
+    contender: &mut (impl Contender + ?Sized),
+    patience: Duration,
+) -> Replay {
     let start = Instant::now();
-    let mut blocks: Vec<Option<(NonNull<u8>, Layout)>> = vec![None; trace.ids];
+    let mut blocks: Vec<Option<Block>> = vec![None; trace.ids];
     for (index, &op) in trace.ops.iter().enumerate() {
         if !step(op, contender, &mut blocks) {
             return Replay::OutOfMemory;
@@ -142,10 +163,12 @@ pub fn replay(trace: &Trace, contender: &mut dyn Contender, patience: Duration) 
     Replay::Completed
 }
 
-fn step(
+/// Does what one line says. `false`: an allocation failed.
+#[inline(always)]
+pub fn step(
     op: Op,
-    contender: &mut dyn Contender,
-    blocks: &mut [Option<(NonNull<u8>, Layout)>],
+    contender: &mut (impl Contender + ?Sized),
+    blocks: &mut [Option<Block>],
 ) -> bool {
     match op {
         Op::Alloc { id, layout } => {

@@ -8,7 +8,7 @@ use std::{alloc::Layout, mem::MaybeUninit, ptr::NonNull};
 
 use clap::Parser;
 use libmempool_bench::{
-    contender::{ALL, Contender, Entry, Memory},
+    heaps::{ALL, Entry, Heap, Memory},
     rng::Rng,
 };
 
@@ -57,11 +57,7 @@ fn fill(entry: &Entry, memory: &mut Memory, seed: u64) -> f64 {
 }
 
 /// One operation; `false` if it failed.
-fn act(
-    contender: &mut dyn Contender,
-    live: &mut Vec<(NonNull<u8>, Layout)>,
-    rng: &mut Rng,
-) -> bool {
+fn act(contender: &mut dyn Heap, live: &mut Vec<(NonNull<u8>, Layout)>, rng: &mut Rng) -> bool {
     let action = rng.below(10);
     if action < 5 {
         let cap = rng.range(16, MAX_ALLOC);

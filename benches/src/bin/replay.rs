@@ -6,7 +6,7 @@ use std::{mem::MaybeUninit, path::PathBuf, time::Duration};
 use anyhow::Result;
 use clap::Parser;
 use libmempool_bench::{
-    contender::{ALL, Entry, Memory},
+    heaps::{ALL, Entry, Memory},
     trace::{self, Replay, Trace},
 };
 

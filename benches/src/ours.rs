@@ -1,0 +1,250 @@
+//! libmempool's own ways to allocate and free.
+
+use std::{alloc::Layout, ptr::NonNull};
+
+use libmempool::{
+    ClassId, LocalCache, MmapPages, Pool, PoolFlags, PthreadMutex, SizeClass, ThreadCachedPool,
+};
+
+use crate::{
+    arena::{Arena, Needs},
+    contender::Contender,
+    worker::Worker,
+};
+
+type Mapped = Pool<'static, PthreadMutex, MmapPages>;
+
+/// A region of so many bytes has slabs as large as they get, which share more of their maps' and
+/// states' cache lines than small ones, and room for freed blocks to rest.
+pub const ROOMY: usize = 64 << 20;
+
+/// Memory beside the objects: partly filled slabs, magazines, maps.
+const SLACK: usize = 16 << 20;
+
+/// A pool with one class, all of it reserved.
+fn one_class(needs: Needs, flags: PoolFlags) -> Option<(Mapped, ClassId)> {
+    let class = SizeClass::new(needs.layout.size()).reserve(needs.objects).limit(needs.objects);
+    let bytes = needs.objects * needs.layout.size().next_multiple_of(16);
+    let builder = Pool::builder().size_class(class).flags(flags);
+    let bytes = (bytes + bytes / 32 + SLACK).max(ROOMY);
+    let pool = builder.map(MmapPages::new(), bytes).ok()?;
+    if needs.warm {
+        pool.warm_up().ok()?;
+    }
+    let class = pool.class_of(needs.layout.size()).ok()?;
+    Some((pool, class))
+}
+
+/// A pool for requests of all sizes.
+fn preset(needs: Needs) -> Option<Mapped> {
+    let bytes = (needs.bytes + needs.bytes / 2 + SLACK).max(ROOMY);
+    let pool = Pool::builder().preset_classes().map(MmapPages::new(), bytes).ok()?;
+    if needs.warm {
+        pool.warm_up().ok()?;
+    }
+    Some(pool)
+}
+
+struct Handle<'p> {
+    cache: LocalCache<'p, PthreadMutex>,
+    class: ClassId,
+}
+
+impl Contender for Handle<'_> {
+    #[inline(always)]
+    fn alloc(&mut self, _: Layout) -> Option<NonNull<u8>> {
+        self.cache.alloc_fixed(self.class).ok()
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.cache.free_fixed(self.class, block) }.expect("a live slot");
+    }
+
+    #[inline(always)]
+    fn alloc_bulk(&mut self, _: Layout, out: &mut [NonNull<u8>]) -> bool {
+        self.cache.alloc_bulk(self.class, out).is_ok()
+    }
+
+    #[inline(always)]
+    unsafe fn free_bulk(&mut self, _: Layout, blocks: &[NonNull<u8>]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.cache.free_bulk(self.class, blocks) }.expect("live slots");
+    }
+}
+
+/// A contender behind functions that are not inlined.
+struct Called<C>(C);
+
+impl<C: Contender> Contender for Called<C> {
+    #[inline(never)]
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.0.alloc(layout)
+    }
+
+    #[inline(never)]
+    unsafe fn free(&mut self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.free(block, layout) };
+    }
+
+    #[inline(never)]
+    fn alloc_bulk(&mut self, layout: Layout, out: &mut [NonNull<u8>]) -> bool {
+        self.0.alloc_bulk(layout, out)
+    }
+
+    #[inline(never)]
+    unsafe fn free_bulk(&mut self, layout: Layout, blocks: &[NonNull<u8>]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.free_bulk(layout, blocks) };
+    }
+}
+
+/// A pool whose threads have handles.
+struct Handles {
+    pool: Mapped,
+    class: ClassId,
+    inlined: bool,
+}
+
+impl Arena for Handles {
+    fn worker(&self) -> Box<dyn Worker + '_> {
+        let handle = Handle { cache: self.pool.local_cache(), class: self.class };
+        if self.inlined { Box::new(handle) } else { Box::new(Called(handle)) }
+    }
+
+    fn warms_up(&self) -> bool {
+        true
+    }
+}
+
+fn handles(needs: Needs, flags: PoolFlags, inlined: bool) -> Option<Box<dyn Arena>> {
+    let (pool, class) = one_class(needs, flags)?;
+    Some(Box::new(Handles { pool, class, inlined }))
+}
+
+/// By handle and class, inlined.
+pub fn cached(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::empty(), true)
+}
+
+/// By handle and class, through functions.
+pub fn called(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::empty(), false)
+}
+
+/// By handle and class, in a pool that poisons what is freed.
+pub fn poison(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::POISON, true)
+}
+
+/// By handle and class, in a pool that zeroes what is freed.
+pub fn zero_on_free(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::ZERO_ON_FREE, true)
+}
+
+/// By handle and class, in a pool that zeroes what it hands out.
+pub fn zero_on_alloc(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::ZERO_ON_ALLOC, true)
+}
+
+/// A pool that is called itself. Layout and pointer alone are what a global allocator gets.
+struct Shared<P>(P);
+
+impl Arena for Shared<ThreadCachedPool<PthreadMutex, MmapPages>> {
+    fn worker(&self) -> Box<dyn Worker + '_> {
+        Box::new(ByLayout(&self.0))
+    }
+
+    fn warms_up(&self) -> bool {
+        true
+    }
+}
+
+impl Arena for Shared<Mapped> {
+    fn worker(&self) -> Box<dyn Worker + '_> {
+        Box::new(ByLayout(&self.0))
+    }
+
+    fn warms_up(&self) -> bool {
+        true
+    }
+}
+
+struct ByLayout<'p, P>(&'p P);
+
+/// The two pools have the same calls by layout.
+macro_rules! by_layout {
+    ($pool:ty) => {
+        impl Contender for ByLayout<'_, $pool> {
+            #[inline(always)]
+            fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+                self.0.alloc(layout).ok()
+            }
+
+            #[inline(always)]
+            unsafe fn free(&mut self, block: NonNull<u8>, _: Layout) {
+                // SAFETY: the caller's promise.
+                unsafe { self.0.free(block) }.expect("a live block");
+            }
+
+            unsafe fn realloc(
+                &mut self,
+                block: NonNull<u8>,
+                layout: Layout,
+                new_size: usize,
+            ) -> Option<NonNull<u8>> {
+                // SAFETY: the caller's promise.
+                unsafe { self.0.realloc(block, layout, new_size) }.ok()
+            }
+        }
+    };
+}
+
+by_layout!(ThreadCachedPool<PthreadMutex, MmapPages>);
+by_layout!(Mapped);
+
+/// By layout, each thread's cache found by the call.
+pub fn thread(needs: Needs) -> Option<Box<dyn Arena>> {
+    Some(Box::new(Shared(ThreadCachedPool::new(preset(needs)?))))
+}
+
+/// By layout, under the lock.
+pub fn locked(needs: Needs) -> Option<Box<dyn Arena>> {
+    Some(Box::new(Shared(preset(needs)?)))
+}
+
+/// A pool that is called by class, each thread's cache found by the call.
+struct ThreadClass(ThreadCachedPool<PthreadMutex, MmapPages>, ClassId);
+
+impl Arena for ThreadClass {
+    fn worker(&self) -> Box<dyn Worker + '_> {
+        Box::new(ByClass(&self.0, self.1))
+    }
+
+    fn warms_up(&self) -> bool {
+        true
+    }
+}
+
+struct ByClass<'p>(&'p ThreadCachedPool<PthreadMutex, MmapPages>, ClassId);
+
+impl Contender for ByClass<'_> {
+    #[inline(always)]
+    fn alloc(&mut self, _: Layout) -> Option<NonNull<u8>> {
+        self.0.alloc_fixed(self.1).ok()
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: NonNull<u8>, _: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.free_fixed(self.1, block) }.expect("a live slot");
+    }
+}
+
+/// By class, each thread's cache found by the call.
+pub fn thread_fixed(needs: Needs) -> Option<Box<dyn Arena>> {
+    let (pool, class) = one_class(needs, PoolFlags::empty())?;
+    Some(Box::new(ThreadClass(ThreadCachedPool::new(pool), class)))
+}
