@@ -182,7 +182,8 @@ fn a_write_after_the_free_is_found_when_the_object_would_be_used_again() {
     }
 }
 
-/// Where no allocation comes by it, `validate` does; its links are the heap's to check.
+/// Where no allocation comes by it, `validate` does; what has become a link or a tag is the heap's to
+/// check.
 #[test]
 fn a_write_after_the_free_is_found_by_validate() {
     let bench = bench();
@@ -195,7 +196,8 @@ fn a_write_after_the_free_is_found_by_validate() {
         for offset in [0, 8, 16, 50, size - 1] {
             let was = damage(byte(object, offset.cast_signed()), |was| !was);
             let found = bench.pool().validate().expect_err("a write after a free");
-            let kinds = [CorruptionKind::FreedMemory, CorruptionKind::BlockLinks];
+            let kinds =
+                [CorruptionKind::FreedMemory, CorruptionKind::BlockLinks, CorruptionKind::BlockTag];
             assert!(kinds.contains(&found.kind), "{size} + {offset}: {found}");
             damage(byte(object, offset.cast_signed()), |_| was);
         }

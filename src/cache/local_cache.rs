@@ -320,6 +320,8 @@ impl CacheCore {
             let direct = engine.take_slot(id)?;
             if let Some(class) = self.class(id) {
                 engine.equip(id, class);
+                // The slots beside it, before another cache gets them: their states share a line.
+                engine.top_up(id, class);
             }
             let shape = engine.slabs.classes()[id.index()].shape;
             match hand_out(engine.harden(), direct, shape.room, size.unwrap_or(shape.size)) {
@@ -543,9 +545,9 @@ impl CacheCore {
         let class = expected.and_then(|id| self.class(id));
         if let Some(found) = self.find_any(pointer.addr().get())
             && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
-            && (!found.class.is_full() || found.class.swap_if_previous_has_room())
             && let room = to_usize(found.class.room)
             && let Ok(size) = check(self.harden, found.slot, room)
+            && (!found.class.is_full() || found.class.swap_if_previous_has_room())
         {
             clear(self.harden, found.slot, room, size);
             found.class.push(found.slot);

@@ -606,6 +606,9 @@ impl Heap {
             self.put_free(rest, end.addr() - rest.addr(), end, end_tag);
         } else if rest == end {
             end.set_tag(self.codec, end_tag.with_prev_free(false));
+        } else if self.poisoned {
+            // The fence of the slab above, which is the span's last word now.
+            end.poison(0..1);
         }
         self.counters.span_bytes += len;
         Ok(Some(Span { start: block.with_addr(start).payload().wrapping_sub(WORD), len }))

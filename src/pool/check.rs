@@ -123,6 +123,7 @@ fn check_region(
                 check_prev_free(fence, fence.tag(codec), below_is_free)?;
                 counted.heap.span_bytes += end - start;
                 check_slabs(engine, entry, start, end, counted)?;
+                contents::check_pad(engine.store(), entry.region().at(end))?;
                 false
             }
         };

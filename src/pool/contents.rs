@@ -42,6 +42,13 @@ pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), C
     unsafe { store.harden.check_free(inside, last - first, ours) }.map_err(freed_memory)
 }
 
+/// Checks what is left out behind a run of slabs that ends at `end`.
+pub(super) fn check_pad(store: &Store, end: *mut u8) -> Result<(), Corruption> {
+    let len = store.heap().tag_behind_span(end.addr()) - end.addr();
+    // SAFETY: it belongs to the heap's part of the region, and to nobody.
+    unsafe { store.harden.check_free(end, len, |_| false) }.map_err(freed_memory)
+}
+
 /// Checks a slab's free and live slots.
 pub(super) fn check_slab(harden: Harden, slab: Slab, shape: &SlabShape) -> Result<(), Corruption> {
     if harden.is_off() {

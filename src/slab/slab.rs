@@ -89,7 +89,7 @@ pub(crate) struct SlotRef {
 pub(crate) const MAX_SLOTS: u32 = 64 * GROUP;
 
 /// Slots that one bit of `free_groups` stands for.
-const GROUP: u32 = 64;
+pub(crate) const GROUP: u32 = 64;
 
 #[repr(C)]
 #[derive(Debug)]
@@ -108,8 +108,12 @@ struct Descriptor {
     reserved: bool,
 }
 
-/// Bytes between a descriptor and its states.
-const HEADER: usize = size_of::<Descriptor>();
+/// A line of the processor's cache, where there is one.
+const LINE: usize = if usize::BITS == 64 { 64 } else { align_of::<Descriptor>() };
+
+/// Bytes between the start of a descriptor and its states: each group's lie in a line of their own, so
+/// that caches which take whole groups do not write to one another's.
+const HEADER: usize = size_of::<Descriptor>().next_multiple_of(LINE);
 
 /// A pointer to a slab's descriptor, or none.
 ///
@@ -196,6 +200,9 @@ impl Slab {
     pub(crate) const fn descriptor_bytes(slots: u32) -> usize {
         HEADER + to_usize(slots) + 1
     }
+
+    /// What a descriptor is aligned to.
+    pub(crate) const ALIGN: usize = LINE;
 
     /// Writes the descriptor of a slab whose slots are all free.
     ///
@@ -334,22 +341,20 @@ impl Slab {
         unsafe { StateByte::at(self.states(), index) }
     }
 
-    /// Takes up to `want` free slots, marks them `state` and passes them to `out`, until `groups` groups
-    /// have been looked through. Returns how many: at least one if there is one. O(`groups`).
+    /// Takes up to `want` free slots of one group, marks them `state` and passes them to `out`. Returns
+    /// how many: at least one if there is one. O(slots of a group).
     pub(crate) fn take(
         self,
         stride: u32,
         state: SlotState,
-        groups: &mut u32,
         want: usize,
         out: &mut impl FnMut(SlotRef),
     ) -> usize {
-        let mut taken = 0;
-        while taken < want && *groups > 0 && self.with(|slab| slab.free_groups) != 0 {
-            let group = self.with(|slab| slab.free_groups).trailing_zeros();
-            taken += self.take_from_group(group, stride, state, want - taken, out);
-            *groups -= 1;
+        let groups = self.with(|slab| slab.free_groups);
+        if groups == 0 {
+            return 0;
         }
+        let taken = self.take_from_group(groups.trailing_zeros(), stride, state, want, out);
         self.with(|slab| slab.free -= to_u16(taken));
         taken
     }

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{
     size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape},
-    slab::{Home, Slab, SlabParts, SlotRef, SlotState},
+    slab::{GROUP, Home, Slab, SlabParts, SlotRef, SlotState},
     slab_map::{PieceEntry, PieceKind},
     store::Store,
     table::Table,
@@ -29,6 +29,12 @@ const SPARE_SLABS: u32 = 1;
 /// Groups of state bytes that one call looks through at most, so that filling a magazine from slabs
 /// with few free slots each stays short.
 const GROUPS_PER_TAKE: u32 = 16;
+
+/// Whether `taken` slots will do where `want` were asked for: the rest would be part of a group of
+/// `group` slots, and another cache might get the other part.
+const fn is_enough(taken: usize, want: usize, group: usize) -> bool {
+    2 * taken >= want && want - taken < group && taken > 0
+}
 
 /// A slot that a pointer was found to be the start of.
 #[derive(Clone, Copy, Debug)]
@@ -143,8 +149,9 @@ impl Slabs {
     }
 
     /// Takes up to `want` slots out of the class's slabs, marks them `state` and passes them to `out`,
-    /// until the class is at its limit, memory has run out, or enough state bytes have been looked
-    /// at. Returns how many: at least one if there is one. O(1), plus carving a slab.
+    /// until the class is at its limit, memory has run out, enough state bytes have been looked at, or
+    /// half of them are there and the next ones would break a group. Returns how many: at least one if
+    /// there is one. O(1), plus carving a slab.
     pub(crate) fn take(
         &mut self,
         class: ClassId,
@@ -155,7 +162,8 @@ impl Slabs {
         let Class { shape, limit, out: already, .. } = self.classes[class.index()];
         let want = want.min(to_usize(limit.saturating_sub(already)));
         let (mut taken, mut groups) = (0, GROUPS_PER_TAKE);
-        while taken < want && groups > 0 {
+        let group = to_usize(shape.slots.min(GROUP));
+        while taken < want && groups > 0 && !is_enough(taken, want, group) {
             let entry = &self.classes[class.index()];
             let Some(slab) = entry.partial.first().or_else(|| entry.idle.first()) else {
                 match self.grow(class, false) {
@@ -164,9 +172,9 @@ impl Slabs {
                     Ok(false) | Err(_) => break,
                 }
             };
-            let want = want - taken;
-            let take = || slab.take(shape.stride, state, &mut groups, want, &mut out);
+            let take = || slab.take(shape.stride, state, want - taken, &mut out);
             taken += self.relist(class, slab, take);
+            groups -= 1;
         }
         let entry = &mut self.classes[class.index()];
         entry.out += to_u32(taken);
@@ -223,7 +231,8 @@ impl Slabs {
         let shape = self.classes[class.index()].shape;
         let piece = self.store.piece_bytes();
         let bytes = Slab::descriptor_bytes(shape.slots);
-        let Some(memory) = self.store.alloc(bytes, 1, Owner::Pool)? else { return Ok(false) };
+        let memory = self.store.alloc(bytes, Slab::ALIGN, Owner::Pool)?;
+        let Some(memory) = memory else { return Ok(false) };
         let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align));
         let Ok(Some(span)) = span else {
             self.store.free_own(memory);
