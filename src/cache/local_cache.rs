@@ -663,7 +663,10 @@ impl CacheCore {
         mut freed: usize,
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
-        if let Some(class) = self.quick_class(id) {
+        // A refusal changes nothing: no magazines for what starts with a wrong pointer.
+        if let (Some(class), Some(next)) = (self.quick_class(id), pointers.get(freed))
+            && self.find_of(next.addr().get(), id, class).is_some()
+        {
             class.make_room_for(pointers.len() - freed);
         }
         loop {
