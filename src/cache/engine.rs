@@ -15,7 +15,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{Slabs, Slot, SlotRef, SlotState, Store, Table},
-    units::{to_u32, to_usize},
+    units::{MIN_GRANULE, to_u32, to_usize},
 };
 
 /// A class fell below its watermark.
@@ -380,7 +380,45 @@ impl Engine {
         }
     }
 
+    /// Allocates in a pool that [is plain](Self::is_plain), where nothing is kept ready that could be
+    /// reclaimed.
+    #[inline]
+    pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let allocated = self.alloc_block(layout, Owner::Caller);
+        allocated.inspect_err(|_| self.count_failure(None))
+    }
+
+    /// The first step of [`alloc_plain`](Self::alloc_plain), some eighty instructions long: a block of
+    /// just this size that rests. `None` says nothing.
+    #[inline]
+    pub(crate) fn alloc_rested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.size() == 0 || layout.align() > MIN_GRANULE {
+            return None;
+        }
+        let block = NonNull::new(self.slabs.store.alloc_rested(layout.size())?);
+        self.note_peak();
+        block
+    }
+
+    /// The first step of [`free_plain`](Self::free_plain), some hundred instructions long. `false` says
+    /// nothing.
+    #[inline]
+    pub(crate) fn free_to_rest(&mut self, pointer: NonNull<u8>) -> bool {
+        self.slabs.store.free_to_rest(pointer.as_ptr())
+    }
+
+    /// Frees in a pool that [is plain](Self::is_plain).
+    #[inline]
+    pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        let freed = match self.store().first_region() {
+            Some(_) => self.slabs.store.free(pointer.as_ptr()),
+            None => Err(FreeError::NotInitialised),
+        };
+        freed.inspect_err(|&error| self.count_refusal(error))
+    }
+
     /// Allocates a heap block.
+    #[inline]
     pub(crate) fn alloc_block(
         &mut self,
         layout: Layout,

@@ -475,9 +475,7 @@ impl CacheCore {
         }
         engine.with(|engine| {
             if engine.is_plain() {
-                // Nothing is kept ready that could be reclaimed.
-                let block = engine.alloc_block(layout, Owner::Caller);
-                return block.map_err(|error| engine.refuse(error));
+                return engine.alloc_plain(layout);
             }
             let block = self.ready(layout, engine).or_else(|error| {
                 // Not for what all regions together could not hold.

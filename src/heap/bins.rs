@@ -103,6 +103,25 @@ pub(crate) struct Listed {
     bin: usize,
 }
 
+/// Where one block of a bin may rest.
+///
+/// Invariant: `at` is the bin's place in the table of the bins that made it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    bin: usize,
+    at: *mut Block,
+}
+
+impl Place {
+    /// The block that rests there.
+    #[inline]
+    pub(crate) fn block(self) -> Option<Block> {
+        // SAFETY: the type's invariant; the pool's lock is held.
+        let block = unsafe { self.at.read() };
+        (!block.is_none()).then_some(block)
+    }
+}
+
 /// The lists of free blocks.
 ///
 /// Invariants: `heads`, `resting` and `row_maps` point to `shape.bins()`, `shape.resting` and
@@ -117,8 +136,7 @@ pub(crate) struct Bins {
     /// For each bin, the block of its size that was freed last and has not been merged yet.
     resting: *mut Block,
     row_maps: *mut u32,
-    /// How many blocks rest, and their bytes.
-    at_rest: usize,
+    /// Bytes of the blocks that rest, each counted with the least of its bin.
     bytes_at_rest: usize,
 }
 
@@ -140,7 +158,6 @@ impl Bins {
             heads: null_mut(),
             resting: null_mut(),
             row_maps: null_mut(),
-            at_rest: 0,
             bytes_at_rest: 0,
         }
     }
@@ -164,7 +181,7 @@ impl Bins {
             unsafe { row_maps.add(row).write(0) };
         }
         let span = Range { start: usize::MAX, end: 0 };
-        Self { shape, span, map: 0, heads, resting, row_maps, at_rest: 0, bytes_at_rest: 0 }
+        Self { shape, span, map: 0, heads, resting, row_maps, bytes_at_rest: 0 }
     }
 
     /// Address behind the table.
@@ -192,81 +209,58 @@ impl Bins {
         unsafe { self.heads.add(bin).write(block) };
     }
 
-    /// The place for a resting block of a bin, if the bin has one.
+    /// The place for a resting block of `size` bytes, if its bin has one.
     #[inline]
-    fn place(&self, bin: usize) -> Option<*mut Block> {
+    pub(crate) fn place_of(&self, size: usize) -> Option<Place> {
+        let bin = self.shape.bin(size);
         // SAFETY: type invariant.
-        (bin < self.shape.resting).then(|| unsafe { self.resting.add(bin) })
+        (bin < self.shape.resting).then(|| Place { bin, at: unsafe { self.resting.add(bin) } })
     }
 
     /// Whether a freed block of `size` bytes may rest before it is merged.
     #[inline]
     pub(crate) fn lets_rest(&self, size: usize) -> bool {
-        self.shape.bin(size) < self.shape.resting
-            && self.bytes_at_rest + size <= self.shape.resting_bytes
+        self.bytes_at_rest + size <= self.shape.resting_bytes
     }
 
+    /// Lets a freed block rest in a place; returns the one that rested there, which is to be merged
+    /// now. O(1).
     #[inline]
-    fn count_rest(&mut self, bin: usize) {
-        self.at_rest += 1;
-        self.bytes_at_rest += self.shape.least_size(bin);
-    }
-
-    #[inline]
-    fn count_rouse(&mut self, bin: usize) {
-        self.at_rest -= 1;
-        self.bytes_at_rest -= self.shape.least_size(bin);
-    }
-
-    /// Lets a freed block of `size` bytes rest; returns the one that rested in its place, which is to
-    /// be merged now. O(1).
-    #[inline]
-    pub(crate) fn rest(&mut self, block: Block, size: usize) -> Option<Block> {
-        let bin = self.shape.bin(size);
-        let place = self.place(bin)?;
-        // SAFETY: type invariant; `&mut self` makes it the only access.
-        let rested = unsafe { place.replace(block) };
+    pub(crate) fn rest(&mut self, place: Place, block: Block) -> Option<Block> {
+        let rested = place.block();
+        // SAFETY: the place is one of the table's; `&mut self` makes it the only access.
+        unsafe { place.at.write(block) };
         if rested.is_none() {
-            self.count_rest(bin);
-            return None;
+            self.bytes_at_rest += self.shape.least_size(place.bin);
         }
-        Some(rested)
+        rested
     }
 
-    /// The resting block that is the best candidate for `size` bytes.
+    /// Ends the rest of the block in a place, where there is one. O(1).
     #[inline]
-    pub(crate) fn rested(&self, size: usize) -> Option<Block> {
-        let place = self.place(self.shape.bin(size))?;
-        // SAFETY: type invariant.
-        let block = unsafe { place.read() };
-        (!block.is_none()).then_some(block)
+    pub(crate) fn rouse(&mut self, place: Place) {
+        debug_assert!(place.block().is_some());
+        // SAFETY: as in `rest`.
+        unsafe { place.at.write(Block::NONE) };
+        self.bytes_at_rest -= self.shape.least_size(place.bin);
     }
 
     /// Ends the rest of a block of `size` bytes, if it rests. O(1).
-    #[inline]
-    pub(crate) fn rouse(&mut self, block: Block, size: usize) -> bool {
-        let bin = self.shape.bin(size);
-        let Some(place) = self.place(bin) else { return false };
-        // SAFETY: type invariant; `&mut self` makes it the only access.
-        let rests = unsafe { place.read() } == block;
-        if rests {
-            // SAFETY: as above.
-            unsafe { place.write(Block::NONE) };
-            self.count_rouse(bin);
-        }
-        rests
+    pub(crate) fn rouse_block(&mut self, block: Block, size: usize) -> bool {
+        let place = self.place_of(size).filter(|&place| place.block() == Some(block));
+        place.inspect(|&place| self.rouse(place)).is_some()
     }
 
     /// Ends the rest of the first block from a bin on; returns it, and where to go on. O(bins).
     pub(crate) fn rouse_next(&mut self, from: usize) -> Option<(Block, usize)> {
-        if self.at_rest == 0 {
+        if self.bytes_at_rest == 0 {
             return None;
         }
         for bin in from..self.shape.resting {
-            // SAFETY: type invariant; `&mut self` makes it the only access.
-            let block = unsafe { self.resting.add(bin).replace(Block::NONE) };
-            if !block.is_none() {
-                self.count_rouse(bin);
+            // SAFETY: type invariant.
+            let place = Place { bin, at: unsafe { self.resting.add(bin) } };
+            if let Some(block) = place.block() {
+                self.rouse(place);
                 return Some((block, bin + 1));
             }
         }
@@ -513,8 +507,8 @@ impl Bins {
         for bin in 0..self.shape.bins() {
             blocks += self.validate_bin(bin, codec, &is_in_heap)?;
         }
-        let resting = self.validate_resting(codec, is_in_heap)?;
-        if resting != self.at_rest {
+        let (resting, bytes) = self.validate_resting(codec, is_in_heap)?;
+        if bytes != self.bytes_at_rest {
             return Err(Corruption { addr: self.resting.addr(), kind: CorruptionKind::Counter });
         }
         Ok(blocks + resting)
@@ -524,8 +518,8 @@ impl Bins {
         &self,
         codec: TagCodec,
         is_in_heap: impl Fn(usize) -> bool,
-    ) -> Result<usize, Corruption> {
-        let mut resting = 0;
+    ) -> Result<(usize, usize), Corruption> {
+        let (mut resting, mut bytes) = (0, 0);
         for bin in 0..self.shape.resting {
             // SAFETY: type invariant.
             let (place, block) = unsafe { (self.resting.add(bin), self.resting.add(bin).read()) };
@@ -536,11 +530,14 @@ impl Bins {
                 return Err(Corruption { addr: place.addr(), kind: CorruptionKind::BlockLinks });
             }
             match block.tag(codec) {
-                Some(tag) if tag.is_resting() && self.shape.bin(tag.size()) == bin => resting += 1,
+                Some(tag) if tag.is_resting() && self.shape.bin(tag.size()) == bin => {
+                    resting += 1;
+                    bytes += self.shape.least_size(bin);
+                }
                 _ => return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
             }
         }
-        Ok(resting)
+        Ok((resting, bytes))
     }
 
     fn validate_bin(

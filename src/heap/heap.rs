@@ -20,7 +20,7 @@
 //! Every operation is O(1); the caller holds the pool's lock.
 
 use super::{
-    bins::{Bins, Listed, Shape},
+    bins::{Bins, Listed, Place, Shape},
     block::{Block, Tag, TagCodec},
 };
 use crate::{
@@ -74,6 +74,10 @@ pub(crate) struct Heap {
     /// Free memory is poisoned, all but the words that tags, links and footers are or were in.
     poisoned: bool,
 }
+
+/// The first step alone does not do.
+#[derive(Debug)]
+pub(crate) struct NotAtOnce;
 
 /// What a block that is about to be used will be cut into.
 #[derive(Clone, Copy)]
@@ -217,23 +221,42 @@ impl Heap {
         self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
+    /// The first step of [`alloc`](Self::alloc) for a caller: a block that rests and is just large enough.
+    /// `None` says nothing.
+    #[inline]
+    pub(crate) fn alloc_rested(&mut self, size: usize) -> Option<*mut u8> {
+        let need = self.block_size(size)?;
+        let place = self.bins.place_of(need)?;
+        let block = place.block()?;
+        let tag = self.resting_tag(block).ok().filter(|tag| tag.size() == need)?;
+        self.rouse(place, block, tag, Owner::Caller);
+        Some(block.payload())
+    }
+
     /// Takes a block that rests, if one is just as large as it needs to be.
     #[inline]
     fn take_rested(&mut self, need: usize, owner: Owner) -> Result<Option<Block>, Corruption> {
-        let Some(block) = self.bins.rested(need) else { return Ok(None) };
+        let Some(place) = self.bins.place_of(need) else { return Ok(None) };
+        let Some(block) = place.block() else { return Ok(None) };
         let tag = self.resting_tag(block).inspect_err(|_| {
-            self.bins.rouse(block, need);
+            self.bins.rouse(place);
             self.damaged += 1;
         })?;
         if tag.size() != need {
             return Ok(None);
         }
-        self.bins.rouse(block, need);
-        let used = Tag::used(need).with_prev_free(tag.prev_is_free());
-        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
-        self.count_unfree(need);
-        self.count_in(need, owner);
+        self.rouse(place, block, tag, owner);
         Ok(Some(block))
+    }
+
+    /// Makes a block that rests in a place a used one.
+    #[inline]
+    fn rouse(&mut self, place: Place, block: Block, tag: Tag, owner: Owner) {
+        self.bins.rouse(place);
+        let used = Tag::used(tag.size()).with_prev_free(tag.prev_is_free());
+        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
+        self.count_unfree(tag.size());
+        self.count_in(tag.size(), owner);
     }
 
     #[inline]
@@ -307,17 +330,40 @@ impl Heap {
     ) -> Result<Option<Block>, FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
         let size = tag.size();
-        if !self.bins.lets_rest(size) {
+        let place = self.bins.place_of(size).filter(|_| self.bins.lets_rest(size));
+        let Some(place) = place else {
             self.merge(block, tag, region, || accept(size - WORD))?;
             self.count_out(size, owner);
             return Ok(None);
-        }
+        };
         self.above(block, tag)?;
         accept(size - WORD);
+        Ok(self.lay_to_rest(block, tag, place, owner))
+    }
+
+    /// The first step of [`free`](Self::free) for a caller's block: it rests, if it may. Returns what
+    /// `free` does. An error says nothing, and nothing has changed.
+    #[inline]
+    pub(crate) fn free_to_rest(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+    ) -> Result<Option<Block>, NotAtOnce> {
+        let live = self.live(payload, region, Owner::Caller);
+        let (block, tag) = live.map_err(|_| NotAtOnce)?;
+        let place = self.bins.place_of(tag.size()).filter(|_| self.bins.lets_rest(tag.size()));
+        let place = place.ok_or(NotAtOnce)?;
+        self.above(block, tag).map_err(|_| NotAtOnce)?;
+        Ok(self.lay_to_rest(block, tag, place, Owner::Caller))
+    }
+
+    #[inline]
+    fn lay_to_rest(&mut self, block: Block, tag: Tag, place: Place, owner: Owner) -> Option<Block> {
+        let size = tag.size();
         block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
         self.count_out(size, owner);
         self.count_free(size);
-        Ok(self.bins.rest(block, size))
+        self.bins.rest(place, block)
     }
 
     /// Merges a block whose rest has ended with its free neighbours. If it is damaged, or they are, it
@@ -349,7 +395,7 @@ impl Heap {
     pub(crate) fn rouse_above(&mut self, payload: *mut u8, region: &Region) -> Option<Block> {
         let (block, tag) = self.live(payload, region, Owner::Caller).ok()?;
         let (above, above_tag) = self.above(block, tag).ok()?;
-        let rests = above_tag.is_resting() && self.bins.rouse(above, above_tag.size());
+        let rests = above_tag.is_resting() && self.bins.rouse_block(above, above_tag.size());
         rests.then_some(above)
     }
 

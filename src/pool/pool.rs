@@ -95,7 +95,14 @@ pub(super) fn shared<L: RawMutex, R>(
     pool: &Mutex<L, Guarded>,
     work: impl FnOnce(&mut CacheCore, &mut Engine) -> R,
 ) -> R {
-    let mut guarded = pool.lock();
+    locked(pool.lock(), work)
+}
+
+/// As [`shared`], where the lock has been taken.
+fn locked<L: RawMutex, R>(
+    mut guarded: MutexGuard<'_, L, Guarded>,
+    work: impl FnOnce(&mut CacheCore, &mut Engine) -> R,
+) -> R {
     let Guarded { engine, shared, .. } = &mut *guarded;
     let result = work(shared, engine);
     finish(guarded);
@@ -243,7 +250,18 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`AllocError`]; the failure is counted. Before it gives up, the pool takes back what its
     /// depots and its shared cache hold, and asks local caches to do the same.
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.shared(|cache, engine| cache.alloc(layout, engine))
+        let mut guarded = self.inner.lock();
+        if guarded.engine.is_plain()
+            && let Some(block) = guarded.engine.alloc_rested(layout)
+        {
+            return Ok(block);
+        }
+        locked(guarded, |cache, engine| {
+            if engine.is_plain() {
+                return engine.alloc_plain(layout);
+            }
+            cache.alloc(layout, engine)
+        })
     }
 
     /// Like [`alloc`](Self::alloc), with every byte zero. O(1) plus the bytes, which are zeroed
@@ -291,7 +309,16 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
     pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        self.shared(|cache, engine| cache.free(pointer, None, engine))
+        let mut guarded = self.inner.lock();
+        if guarded.engine.is_plain() && guarded.engine.free_to_rest(pointer) {
+            return Ok(());
+        }
+        locked(guarded, |cache, engine| {
+            if engine.is_plain() {
+                return engine.free_plain(pointer);
+            }
+            cache.free(pointer, None, engine)
+        })
     }
 
     /// Allocates a slot of a class. O(1), under the lock.

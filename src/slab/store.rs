@@ -293,6 +293,28 @@ impl Store {
         }
     }
 
+    /// As [`Heap::alloc_rested`].
+    #[inline]
+    pub(crate) fn alloc_rested(&mut self, size: usize) -> Option<*mut u8> {
+        self.heap.alloc_rested(size)
+    }
+
+    /// As [`Heap::free_to_rest`], in the first region.
+    #[inline]
+    pub(crate) fn free_to_rest(&mut self, payload: *mut u8) -> bool {
+        // SAFETY: null, or an entry (see `first_region`); not through `self`, which the heap changes.
+        let Some(first) = (unsafe { self.first.as_ref() }) else { return false };
+        let region = &first.region;
+        if !region.contains(payload.addr()) {
+            return false;
+        }
+        let rested = self.heap.free_to_rest(region.at(payload.addr()), region);
+        if let Ok(Some(roused)) = rested {
+            self.settle(roused);
+        }
+        rested.is_ok()
+    }
+
     /// Whether a block that has just been allocated was left alone while it was free. If not, it is kept
     /// for good.
     #[cold]
