@@ -65,8 +65,9 @@
 //!
 //! # What it does not do
 //! It does not move live blocks, does not return memory of a region to the system by itself, and
-//! does not catch a read or write after a free, or two threads that free one pointer at the same
-//! instant. Local caches keep up to two magazines of slots per class: count them in.
+//! without [`PoolFlags`] does not catch a write after a free or past a slot's end. Two threads that free
+//! one pointer at the same instant may go unnoticed. Local caches keep up to two magazines of slots per
+//! class: count them in.
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
