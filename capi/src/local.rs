@@ -4,6 +4,7 @@
 use core::{
     alloc::Layout,
     ffi::{c_int, c_void},
+    mem::MaybeUninit,
     ptr::{NonNull, null_mut},
 };
 
@@ -219,12 +220,14 @@ pub unsafe extern "C" fn memory_pool_local_alloc_bulk(
             return Ok(0);
         }
         let objs = array(objs, n)?;
-        // SAFETY: the caller's promise. What lies there is written before it is read.
-        let objs = unsafe { NonNull::slice_from_raw_parts(objs.cast::<NonNull<u8>>(), n).as_mut() };
-        on_cache!(cache, cache => cache.alloc_bulk(class, objs))?;
+        let objs = objs.cast::<MaybeUninit<NonNull<u8>>>();
+        // SAFETY: the caller's promise.
+        let objs = unsafe { NonNull::slice_from_raw_parts(objs, n).as_mut() };
+        on_cache!(cache, cache => cache.alloc_bulk_uninit(class, objs))?;
         if valgrind::ENABLED {
-            for &slot in &*objs {
-                pool.slot_handed_out(slot, class);
+            for slot in &*objs {
+                // SAFETY: all of them have been written.
+                pool.slot_handed_out(unsafe { slot.assume_init() }, class);
             }
         }
         Ok(n)

@@ -4,6 +4,7 @@
 
 use core::{
     cell::Cell,
+    mem::MaybeUninit,
     ptr::NonNull,
     sync::atomic::{
         AtomicU32,
@@ -178,7 +179,7 @@ impl ClassCache {
     /// Takes the last slots, as many as there are, marks them live and writes them to `out` in the order
     /// in which they were pushed. Returns how many.
     #[inline(always)]
-    pub(crate) fn pop_into(&self, out: &mut [NonNull<u8>]) -> usize {
+    pub(crate) fn pop_into(&self, out: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
         let (loaded, len) = (self.loaded.get(), self.len());
         let left = len - len.min(out.len());
         for (place, out) in (left..len).zip(out) {
@@ -186,7 +187,7 @@ impl ClassCache {
             let slot = unsafe { loaded.get(place) };
             slot.state.store(SlotState::Live);
             // SAFETY: slots lie in regions, and no region starts at address 0.
-            *out = unsafe { NonNull::new_unchecked(slot.start) };
+            out.write(unsafe { NonNull::new_unchecked(slot.start) });
         }
         self.set_len(left);
         len - left

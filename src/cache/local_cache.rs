@@ -8,6 +8,7 @@
 use core::{
     alloc::Layout,
     marker::PhantomData,
+    mem::MaybeUninit,
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering::Release, fence},
 };
@@ -595,7 +596,7 @@ impl CacheCore {
     pub(crate) fn alloc_bulk(
         &mut self,
         id: ClassId,
-        out: &mut [NonNull<u8>],
+        out: &mut [MaybeUninit<NonNull<u8>>],
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
         let filled = self.quick_class(id).map_or(0, |class| class.pop_into(out));
@@ -611,16 +612,17 @@ impl CacheCore {
     fn alloc_bulk_slow(
         &mut self,
         id: ClassId,
-        out: &mut [NonNull<u8>],
+        out: &mut [MaybeUninit<NonNull<u8>>],
         mut filled: usize,
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
         while let Some(next) = out.get_mut(filled) {
             match self.alloc_fixed_slow(id, engine) {
-                Ok(slot) => *next = slot,
+                Ok(slot) => _ = next.write(slot),
                 Err(error) => {
-                    for &slot in &out[..filled] {
-                        let freed = self.free(slot, Some(id), engine);
+                    for slot in &out[..filled] {
+                        // SAFETY: the first `filled` have been written.
+                        let freed = self.free(unsafe { slot.assume_init() }, Some(id), engine);
                         debug_assert!(freed.is_ok(), "{freed:?}");
                     }
                     return Err(error);

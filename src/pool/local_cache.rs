@@ -1,7 +1,7 @@
 #![allow(unsafe_code)] // passes on the safety conditions of frees
 //! The public handle of a local cache.
 
-use core::{alloc::Layout, fmt, ptr::NonNull};
+use core::{alloc::Layout, fmt, mem::MaybeUninit, ptr::NonNull};
 
 use lock_api::{Mutex, RawMutex};
 
@@ -131,6 +131,35 @@ impl<L: RawMutex> LocalCache<'_, L> {
         &mut self,
         class: ClassId,
         out: &mut [NonNull<u8>],
+    ) -> Result<(), AllocError> {
+        let out = core::ptr::from_mut(out) as *mut [MaybeUninit<NonNull<u8>>];
+        // SAFETY: the same memory; only pointers are written to it.
+        self.alloc_bulk_uninit(class, unsafe { &mut *out })
+    }
+
+    /// As [`alloc_bulk`](Self::alloc_bulk), into memory that holds nothing yet. All of it has been written
+    /// if this succeeds.
+    ///
+    /// # Errors
+    /// As [`alloc_bulk`](Self::alloc_bulk).
+    ///
+    /// ```
+    /// use std::mem::MaybeUninit;
+    /// # use libmempool::{NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 1 << 20];
+    /// let pool = Pool::<NoLock>::builder().size_classes(&[2048]).build(&mut memory)?;
+    /// let mut burst = [MaybeUninit::uninit(); 32];
+    /// pool.local_cache().alloc_bulk_uninit(pool.class_of(2048)?, &mut burst)?;
+    /// // SAFETY: it succeeded, so all of them have been written.
+    /// let burst = burst.map(|packet| unsafe { packet.assume_init() });
+    /// assert!(burst.iter().all(|packet| pool.contains(packet.as_ptr())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn alloc_bulk_uninit(
+        &mut self,
+        class: ClassId,
+        out: &mut [MaybeUninit<NonNull<u8>>],
     ) -> Result<(), AllocError> {
         self.core.alloc_bulk(class, out, &mut Locked(self.pool))
     }
