@@ -230,13 +230,14 @@ impl Slabs {
     fn grow(&mut self, class: ClassId, reserved: bool) -> Result<bool, Corruption> {
         let shape = self.classes[class.index()].shape;
         let piece = self.store.piece_bytes();
+        // The span first: where memory has run out, that is what fails, and a search saved.
+        let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align))?;
+        let Some(span) = span else { return Ok(false) };
         let bytes = Slab::descriptor_bytes(shape.slots);
-        let memory = self.store.alloc(bytes, Slab::ALIGN, Owner::Pool)?;
-        let Some(memory) = memory else { return Ok(false) };
-        let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align));
-        let Ok(Some(span)) = span else {
-            self.store.free_own(memory);
-            return span.map(|_| false);
+        let memory = self.store.alloc(bytes, Slab::ALIGN, Owner::Pool);
+        let Ok(Some(memory)) = memory else {
+            self.store.put_span(span)?;
+            return memory.map(|_| false);
         };
         self.store.refill_span(span);
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
@@ -244,7 +245,7 @@ impl Slabs {
         let SlabShape { pieces, slots, .. } = shape;
         let parts = SlabParts { first: span.start, pieces, slots, class: class.0, reserved };
         #[allow(unsafe_code)] // the memory was just allocated for this
-        // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned to two words.
+        // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned as asked for.
         let slab = unsafe { Slab::new(memory, parts) };
         map.set_slab(span.start.addr(), pieces, PieceKind::class(class.0), slab.states());
         let entry = &mut self.classes[class.index()];
