@@ -90,6 +90,11 @@ impl Shape {
     fn columns(self) -> usize {
         1 << self.row_shift
     }
+
+    #[inline]
+    const fn row_width(self) -> u32 {
+        1 << self.row_shift
+    }
 }
 
 /// Scale of the region sizes at which rows get finer: a region of 4 KiB on a 32-bit target.
@@ -267,8 +272,14 @@ impl Bins {
         None
     }
 
+    /// A row's bits; bits that stand for no bin, which only damage can set, are left out.
     #[inline]
     fn row_map(&self, row: usize) -> u32 {
+        self.raw_row_map(row) & (u32::MAX >> (u32::BITS - self.shape.row_width()))
+    }
+
+    #[inline]
+    fn raw_row_map(&self, row: usize) -> u32 {
         debug_assert!(row < self.shape.rows);
         // SAFETY: type invariant; rows come from bins that are in the table.
         unsafe { self.row_maps.add(row).read() }
@@ -504,6 +515,12 @@ impl Bins {
         is_in_heap: impl Fn(usize) -> bool,
     ) -> Result<usize, Corruption> {
         let mut blocks = 0;
+        for row in 0..self.shape.rows {
+            if self.raw_row_map(row) != self.row_map(row) {
+                let addr = self.row_maps.wrapping_add(row).addr();
+                return Err(Corruption { addr, kind: CorruptionKind::Bin });
+            }
+        }
         for bin in 0..self.shape.bins() {
             blocks += self.validate_bin(bin, codec, &is_in_heap)?;
         }
