@@ -1,5 +1,6 @@
 //! What every image needs: the start-up code of its target, a panic handler that reports to the
-//! host, and memory to hand over.
+//! host, memory to hand over, a timer that interrupts, random numbers, and blocks that
+//! show who wrote to them.
 #![no_std]
 
 use core::{
@@ -10,8 +11,12 @@ use core::{
 
 use critical_section::Mutex;
 
-#[cfg(target_arch = "arm")]
-mod arm;
+pub mod blocks;
+#[cfg_attr(target_arch = "arm", path = "arm.rs")]
+#[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
+mod board;
+pub mod random;
+pub mod timer;
 
 /// Whether the board has megabytes of memory, not a few KiB.
 pub const LARGE_BOARD: bool = cfg!(target_has_atomic = "32");
