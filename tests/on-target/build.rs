@@ -14,6 +14,9 @@ fn main() {
     println!("cargo::rustc-link-arg=-Tlink.x");
     // Sections without the page alignment of an OS's loader.
     println!("cargo::rustc-link-arg=--nmagic");
+    if env::var_os("CARGO_FEATURE_DEFMT").is_some() {
+        println!("cargo::rustc-link-arg-bin=reports=-Tdefmt.x");
+    }
     println!("cargo::rustc-link-arg-tests=-Tembedded-test.x");
     // The attribute of embedded-test asks for it.
     println!("cargo::rustc-check-cfg=cfg(rust_analyzer)");

@@ -8,6 +8,9 @@ fn timer() -> SYST {
     unsafe { Peripherals::steal() }.SYST
 }
 
+/// The most that the timer counts down from.
+const LONGEST: u32 = (1 << 24) - 1;
+
 /// Has the timer interrupt once, after so many ticks (2 to 2^24).
 pub fn arm_timer(ticks: u32) {
     let mut timer = timer();
@@ -17,6 +20,11 @@ pub fn arm_timer(ticks: u32) {
     timer.clear_current();
     timer.enable_interrupt();
     timer.enable_counter();
+    // The next round, which says how late the interrupt comes, is the longest; but the timer has to
+    // take up this one first, which it does within a tick.
+    SYST::get_current();
+    SYST::get_current();
+    timer.set_reload(LONGEST);
 }
 
 /// Takes back the interrupt that was asked for, if it has not come yet.
@@ -27,8 +35,9 @@ pub fn stop_timer() {
 
 #[exception]
 fn SysTick() {
+    let late = LONGEST - SYST::get_current();
     timer().disable_counter();
-    crate::timer::expired();
+    crate::timer::expired(late);
 }
 
 #[exception]

@@ -15,6 +15,8 @@ pub mod blocks;
 #[cfg_attr(target_arch = "arm", path = "arm.rs")]
 #[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
 mod board;
+#[cfg(target_arch = "riscv32")]
+mod interrupts_off;
 pub mod random;
 pub mod timer;
 

@@ -1,6 +1,9 @@
 //! The board's timer, as a source of interrupts.
 
-use core::cell::Cell;
+use core::{
+    cell::Cell,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use critical_section::Mutex;
 
@@ -26,8 +29,17 @@ pub fn cancel() -> bool {
     })
 }
 
-/// What the board's interrupt handler calls.
-pub(crate) fn expired() {
+static LATENESS: AtomicU32 = AtomicU32::new(0);
+
+/// For the handler: ticks from when the interrupt was due until it came. Not to be relied on if it was
+/// due before [`interrupt_after`] returned.
+pub fn lateness() -> u32 {
+    LATENESS.load(Relaxed)
+}
+
+/// What the board's interrupt handler calls, so many ticks after the interrupt was due.
+pub(crate) fn expired(late: u32) {
+    LATENESS.store(late, Relaxed);
     if let Some(handler) = critical_section::with(|token| HANDLER.borrow(token).take()) {
         handler();
     }

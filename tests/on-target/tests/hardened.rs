@@ -162,8 +162,8 @@ mod tests {
             let size = 1 + random.below(120);
             let start = match place.take().map(Stamped::verify) {
                 None => cache.alloc(layout(size, 4)).ok(),
-                // SAFETY: the block is not used any more.
                 Some(block) if turn % 3 == 0 => {
+                    // SAFETY: the block is not used any more.
                     unsafe { cache.free(block) }.map(|()| None).unwrap()
                 }
                 // SAFETY: the old pointer is not used any more.

@@ -235,7 +235,7 @@ mod tests {
         }
         timer::cancel();
         for place in &QUEUE {
-            NonNull::new(place.load(Relaxed)).map(free);
+            NonNull::new(place.load(Relaxed)).into_iter().for_each(free);
         }
         critical_section::with(|token| RECEIVE.replace(token, None));
         drop(transmit);

@@ -144,7 +144,8 @@ mod tests {
         three(&pool, first);
         let before = pool.stats();
         // SAFETY: the blocks are fresh, and 100 bytes long.
-        drop(unsafe { Chain::exhaust(|| pool.alloc(layout(100, 8))) });
+        let (blocks, _) = unsafe { Chain::exhaust(|| pool.alloc(layout(100, 8))) };
+        assert!(blocks.len() > 20);
         pool.reset().unwrap();
         pool.validate().unwrap();
         let stats = pool.stats();
