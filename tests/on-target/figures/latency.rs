@@ -132,7 +132,7 @@ fn main() -> ! {
     report(
         "free, refused",
         latest(
-            || NonNull::dangling(),
+            NonNull::dangling,
             // SAFETY: refused.
             |block| assert!(unsafe { pool.free(block) }.is_err()),
             |()| (),
