@@ -21,7 +21,7 @@ pub mod random;
 pub mod timer;
 
 /// Whether the board has megabytes of memory, not a few KiB.
-pub const LARGE_BOARD: bool = cfg!(target_has_atomic = "32");
+pub const LARGE_BOARD: bool = cfg!(all(target_has_atomic = "32", not(feature = "small-board")));
 
 /// Memory of an image, handed over once.
 #[repr(C, align(8))]
