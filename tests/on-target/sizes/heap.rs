@@ -2,7 +2,7 @@
 #![no_std]
 #![no_main]
 
-use core::{alloc::Layout, mem::MaybeUninit};
+use core::{alloc::Layout, hint::black_box, mem::MaybeUninit};
 
 use libmempool::{CriticalSection, Pool};
 
@@ -11,15 +11,11 @@ mod common;
 
 static POOL: Pool<CriticalSection> = Pool::empty();
 
-#[cortex_m_rt::entry]
-fn main() -> ! {
-    // `entry` makes this a static that `main` alone has.
-    static mut REGION: [MaybeUninit<u8>; 4096] = [MaybeUninit::uninit(); 4096];
-    if POOL.init(REGION).is_ok()
-        && let Ok(block) = POOL.alloc(Layout::new::<[u8; 100]>())
+fn image(region: &'static mut [MaybeUninit<u8>]) {
+    if POOL.init(region).is_ok()
+        && let Ok(block) = POOL.alloc(black_box(Layout::new::<[u8; 100]>()))
     {
         // SAFETY: the block is not used any more.
-        let _ = core::hint::black_box(unsafe { POOL.free(block) });
+        let _ = black_box(unsafe { POOL.free(black_box(block)) });
     }
-    common::exit()
 }

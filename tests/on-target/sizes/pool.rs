@@ -12,13 +12,9 @@ mod common;
 static POOL: Pool<CriticalSection> = Pool::empty();
 static CONFIG: PoolConfig = PoolConfig::new().size_class(SizeClass::new(64).reserve(4).limit(16));
 
-#[cortex_m_rt::entry]
-fn main() -> ! {
-    // `entry` makes these statics that `main` alone has.
-    static mut REGION: [MaybeUninit<u8>; 4096] = [MaybeUninit::uninit(); 4096];
-    static mut SECOND: [MaybeUninit<u8>; 2048] = [MaybeUninit::uninit(); 2048];
-    black_box(run(REGION, SECOND));
-    common::exit()
+fn image(region: &'static mut [MaybeUninit<u8>]) {
+    let (first, second) = region.split_at_mut(common::BYTES * 2 / 3);
+    black_box(run(first, second));
 }
 
 fn run(

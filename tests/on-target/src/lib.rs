@@ -1,5 +1,6 @@
 //! What every image needs: the start-up code of its target, a panic handler that reports to the
-//! host, and memory to hand over.
+//! host, memory to hand over, a timer that interrupts, random numbers, and blocks that
+//! show who wrote to them.
 #![no_std]
 
 use core::{
@@ -10,11 +11,17 @@ use core::{
 
 use critical_section::Mutex;
 
-#[cfg(target_arch = "arm")]
-mod arm;
+pub mod blocks;
+#[cfg_attr(target_arch = "arm", path = "arm.rs")]
+#[cfg_attr(target_arch = "riscv32", path = "riscv.rs")]
+mod board;
+#[cfg(target_arch = "riscv32")]
+mod interrupts_off;
+pub mod random;
+pub mod timer;
 
 /// Whether the board has megabytes of memory, not a few KiB.
-pub const LARGE_BOARD: bool = cfg!(target_has_atomic = "32");
+pub const LARGE_BOARD: bool = cfg!(all(target_has_atomic = "32", not(feature = "small-board")));
 
 /// Memory of an image, handed over once.
 #[repr(C, align(8))]

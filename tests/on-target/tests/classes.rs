@@ -17,7 +17,6 @@ use libmempool_on_target::{LARGE_BOARD, Region};
 const BYTES: usize = if LARGE_BOARD { 1 << 20 } else { 5 << 10 };
 
 static FIRST: Region<BYTES> = Region::new();
-static SECOND: Region<{ BYTES / 4 }> = Region::new();
 
 /// In flash: on the stack it would take a good part of a small board's memory.
 static CONFIG: PoolConfig = PoolConfig::new();
@@ -141,33 +140,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_gives_its_slots_back_when_memory_runs_out(pool: Pool<'static>) {
-        let class = pool.add_size_class(SizeClass::new(64)).unwrap();
-        let mut cache = pool.local_cache();
-        let mut last = None;
-        let mut count = 0;
-        while let Ok(slot) = cache.alloc_fixed(class) {
-            // SAFETY: the slot is live and large enough; slots are chained through their first word.
-            unsafe { slot.cast().write(last) };
-            last = Some(slot);
-            count += 1;
-        }
-        assert!(count * 64 > BYTES / 2, "{count}");
-        while let Some(slot) = last {
-            // SAFETY: written above, and the slot is not used any more.
-            unsafe {
-                last = slot.cast().read();
-                cache.free_fixed(class, slot).unwrap();
-            }
-        }
-        drop(cache);
-        pool.defragment();
-        pool.validate().unwrap();
-        let stats = pool.stats();
-        assert_eq!((stats.live_objects, stats.cached_objects), (0, 0));
-    }
-
-    #[test]
     fn objects_are_dropped_in_place(pool: Pool<'static>) {
         struct Session<'a>(u64, &'a Cell<u32>);
         impl Drop for Session<'_> {
@@ -188,32 +160,5 @@ mod tests {
         assert_eq!(drops.get(), 3);
         assert_eq!(pool.class_stats(sessions.class()).unwrap().live, 0);
         pool.validate().unwrap();
-    }
-
-    #[test]
-    fn slots_of_two_regions_go_back_where_they_came_from(pool: Pool<'static>) {
-        let class = pool.add_size_class(SizeClass::new(128)).unwrap();
-        let second = SECOND.take();
-        let bounds = second.as_ptr_range();
-        pool.add_region(second).unwrap();
-        let (mut last, mut count, mut of_second) = (None, 0, 0);
-        while let Ok(slot) = pool.alloc_fixed(class) {
-            of_second += usize::from(bounds.contains(&slot.as_ptr().cast_const().cast()));
-            // SAFETY: the slot is live and large enough.
-            unsafe { slot.cast().write(last) };
-            last = Some(slot);
-            count += 1;
-        }
-        assert!(of_second > 0 && of_second < count, "{of_second} of {count}");
-        pool.validate().unwrap();
-        while let Some(slot) = last {
-            // SAFETY: written above, and the slot is not used any more.
-            unsafe {
-                last = slot.cast().read();
-                pool.free(slot).unwrap();
-            }
-        }
-        pool.validate().unwrap();
-        assert_eq!(pool.stats().live_objects, 0);
     }
 }
