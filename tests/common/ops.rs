@@ -163,7 +163,8 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         self
     }
 
-    fn via(&mut self, via: u16) -> &mut dyn Handle {
+    /// One of the handles.
+    pub fn via(&mut self, via: u16) -> &mut dyn Handle {
         let index = usize::from(via) % self.handles.len();
         &mut *self.handles[index]
     }
