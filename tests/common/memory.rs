@@ -14,6 +14,9 @@ use libmempool::{PageError, PageSource, Pages};
 /// What memory is aligned to before it is skewed.
 const ALIGN: usize = 4096;
 
+/// What discarded pages read as.
+const GARBAGE: u8 = 0xA5;
+
 /// Memory whose start lies `skew` bytes behind a multiple of 4096.
 pub struct Memory {
     bytes: Box<[MaybeUninit<u8>]>,
@@ -139,6 +142,13 @@ unsafe impl Pages for FaultyPages {
 
     fn prefault(&self, _offset: usize, len: usize) -> Result<(), PageError> {
         self.source.faults.call(len)
+    }
+
+    unsafe fn discard(&self, offset: usize, len: usize) -> Result<(), PageError> {
+        self.source.faults.call(len)?;
+        // SAFETY: the range lies in the region, and nobody uses it (the caller's promise).
+        unsafe { self.region.cast::<u8>().add(offset).write_bytes(GARBAGE, len) };
+        Ok(())
     }
 }
 
