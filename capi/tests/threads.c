@@ -220,10 +220,10 @@ static void *exit_with_a_cache(void *seed)
 /* Is cancelled with a full cache: at once, or between two calls. */
 static void *be_cancelled(void *seed)
 {
-    for (;;) {
-        use_and_end(seed);
+    while (use_and_end(seed) == NULL) {
         pthread_testcancel();
     }
+    return NULL;
 }
 
 static void start_and_cancel(void)

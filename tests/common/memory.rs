@@ -71,11 +71,14 @@ impl Drop for StaticMemory {
 pub struct Faults {
     every: AtomicUsize,
     calls: AtomicUsize,
+    failed: AtomicUsize,
 }
 
 impl Faults {
     pub fn every(n: usize) -> Arc<Self> {
-        Arc::new(Self { every: AtomicUsize::new(n), calls: AtomicUsize::new(0) })
+        let faults = Self::default();
+        faults.set(n);
+        Arc::new(faults)
     }
 
     /// From now on every `n`th call fails.
@@ -84,11 +87,18 @@ impl Faults {
         self.calls.store(0, Relaxed);
     }
 
+    /// How many calls have failed.
+    pub fn failed(&self) -> usize {
+        self.failed.load(Relaxed)
+    }
+
     fn call(&self, bytes: usize) -> Result<(), PageError> {
         let call = self.calls.fetch_add(1, Relaxed) + 1;
         match self.every.load(Relaxed) {
-            0 => Ok(()),
-            n if call.is_multiple_of(n) => Err(PageError::Unavailable { bytes }),
+            n if n > 0 && call.is_multiple_of(n) => {
+                self.failed.fetch_add(1, Relaxed);
+                Err(PageError::Unavailable { bytes })
+            }
             _ => Ok(()),
         }
     }
