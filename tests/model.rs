@@ -4,11 +4,11 @@
 mod common;
 
 use common::{
-    LOCKS, Model, Op, Rng, Setup,
+    LOCKS, Op, Rng, Setup,
     against_model::run,
     setup::{ALIGNMENTS, CLASS_SETS, SOURCES},
 };
-use libmempool::{Pool, PoolFlags};
+use libmempool::PoolFlags;
 use proptest::{collection::vec, prelude::*};
 
 fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
@@ -94,7 +94,8 @@ proptest! {
 #[cfg(feature = "std")]
 #[test]
 fn thread_cached_pools_agree_with_the_model() {
-    use libmempool::{MmapPages, PthreadMutex, ThreadCachedPool};
+    use common::{Model, Session};
+    use libmempool::{MmapPages, Pool, PthreadMutex, ThreadCachedPool};
 
     for &classes in CLASS_SETS {
         let setup = Setup { classes, ..Setup::plain(256 << 10) };
@@ -104,7 +105,7 @@ fn thread_cached_pools_agree_with_the_model() {
         let pool = ThreadCachedPool::new(pool);
         let mut model = Model::new(&regions, setup.alignment);
         model.sealed = setup.flags.contains(PoolFlags::CANARY);
-        let mut session = common::Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
+        let mut session = Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
         for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
             session.apply(op);
         }

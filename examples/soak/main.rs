@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::channel,
     },
-    thread::{self, available_parallelism, sleep},
+    thread::{self, ScopedJoinHandle, available_parallelism, sleep},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -76,7 +76,7 @@ fn run(targets: &[Target], tally: &Tally, seed: u64, workers: usize, time: Durat
         let mut model_rng = Rng::new(rng.next());
         threads.push(scope.spawn(move || {
             faults::every(Duration::ZERO, stop, || {
-                faults::compare_with_model(tally, &mut model_rng)
+                faults::compare_with_model(tally, &mut model_rng);
             });
         }));
         threads.push(scope.spawn(move || {
@@ -92,7 +92,7 @@ fn run(targets: &[Target], tally: &Tally, seed: u64, workers: usize, time: Durat
                 tally.validated.add(targets.len());
             });
         }));
-        watch(tally, time, || threads.iter().any(|thread| thread.is_finished()));
+        watch(tally, time, || threads.iter().any(ScopedJoinHandle::is_finished));
         stop.store(true, Relaxed);
         threads.into_iter().filter_map(|thread| thread.join().err()).count()
     })
@@ -115,7 +115,9 @@ fn watch(tally: &Tally, time: Duration, ended: impl Fn() -> bool) {
 
 fn conclude(targets: &[Target], tally: &Tally, failed: usize) -> ExitCode {
     let discrepancies: Vec<_> = targets.iter().flat_map(Target::discrepancies).collect();
-    discrepancies.iter().for_each(|what| println!("{what}"));
+    for what in &discrepancies {
+        println!("{what}");
+    }
     let lost = tally.missed() + failed + discrepancies.len();
     print!("{tally}");
     println!("lost           {lost:>12}");

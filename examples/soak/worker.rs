@@ -61,7 +61,9 @@ impl<'a> Worker<'a> {
             self.tally.operations.add(1000);
         }
         self.outboxes.clear();
-        take(&mut self.kept).into_iter().for_each(|block| self.free(&block));
+        for block in take(&mut self.kept) {
+            self.free(&block);
+        }
         // Ends once nobody has an outbox any more.
         while let Ok(block) = self.inbox.recv() {
             self.free(&block);
@@ -135,7 +137,9 @@ impl<'a> Worker<'a> {
     fn receive(&mut self) {
         let blocks: Vec<_> = self.inbox.try_iter().collect();
         self.tally.exchanged.add(blocks.len());
-        blocks.iter().for_each(|block| self.free(block));
+        for block in &blocks {
+            self.free(block);
+        }
     }
 
     fn resize(&mut self) {

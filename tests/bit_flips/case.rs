@@ -40,7 +40,9 @@ pub fn run(seed: u64, say: &mut dyn FnMut(&str)) {
 
     let (kind, damage) = choose(&mapped, &mut rng);
     say(&kind.to_string());
-    damage.iter().for_each(|&(addr, bit)| mapped.flip(addr, bit));
+    for &(addr, bit) in &damage {
+        mapped.flip(addr, bit);
+    }
     let found = mapped.pool.validate().is_err();
     say(if found { "found" } else { "missed" });
     if found {
@@ -75,7 +77,7 @@ fn choose(mapped: &Mapped, rng: &mut Rng) -> (Kind, Vec<(usize, usize)>) {
     let of_kind = ranges.into_iter().filter(|(of, _)| *of == kind);
     let bytes: Vec<_> = of_kind.flat_map(|(_, range)| range).collect();
     let mut damage: Vec<_> =
-        (0..1 + rng.below(3)).map(|_| (*rng.pick(&bytes), rng.below(8))).collect();
+        (0..=rng.below(3)).map(|_| (*rng.pick(&bytes), rng.below(8))).collect();
     damage.sort_unstable();
     damage.dedup(); // the same bit twice is none
     (kind, damage)
