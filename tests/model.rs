@@ -3,34 +3,13 @@
 
 mod common;
 
-use std::ops::Range;
-
 use common::{
-    LOCKS, Model, Op, Rng, Setup, Suite, run_ops,
+    LOCKS, Op, Rng, Setup,
+    against_model::run,
     setup::{ALIGNMENTS, CLASS_SETS, SOURCES},
 };
-use libmempool::{PageSource, Pool, PoolFlags};
-use lock_api::RawMutex;
-use proptest::{collection::vec, prelude::*, sample::select};
-
-/// Runs operations on whatever pool it is given.
-struct Random<I> {
-    ops: I,
-    every_step: bool,
-}
-
-impl<I: Iterator<Item = Op>> Suite for Random<I> {
-    fn run<L: RawMutex, P: PageSource>(
-        &mut self,
-        mut pool: Pool<'_, L, P>,
-        setup: &Setup,
-        regions: &[Range<usize>],
-    ) {
-        let mut model = Model::new(regions, setup.alignment);
-        model.sealed = setup.flags.contains(PoolFlags::CANARY);
-        run_ops(&mut pool, setup, &mut model, &mut self.ops, self.every_step);
-    }
-}
+use libmempool::PoolFlags;
+use proptest::{collection::vec, prelude::*};
 
 fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
     let mut rng = Rng::new(seed);
@@ -41,16 +20,6 @@ fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
 fn split(word: u64) -> [u16; 4] {
     let bytes = word.to_le_bytes();
     std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
-}
-
-/// Builds the pool and runs the operations; what is too small for its configuration is refused
-/// with an error, and counted.
-fn run(setup: &Setup, ops: impl Iterator<Item = Op>, every_step: bool) -> bool {
-    let built = setup.run(&mut Random { ops, every_step });
-    if let Err(error) = built {
-        assert!(!setup.must_build(), "{setup:?}: {error}");
-    }
-    built.is_ok()
 }
 
 const FLAGS: [PoolFlags; 4] =
@@ -102,25 +71,6 @@ fn long_runs_agree_with_the_model() {
     }
 }
 
-fn setups() -> impl Strategy<Value = Setup> {
-    let memory = (1usize..64 << 10, 0usize..64, 1usize..=3, select(SOURCES));
-    let classes = (select(CLASS_SETS), select(ALIGNMENTS), prop::option::of(0usize..20));
-    let flags = (0..=PoolFlags::all().bits()).prop_map(PoolFlags::from_bits_truncate);
-    (memory, classes, flags, select(LOCKS)).prop_map(
-        |((bytes, skew, regions, source), (classes, alignment, magazine), flags, lock)| Setup {
-            lock,
-            source,
-            alignment,
-            classes,
-            bytes,
-            regions,
-            skew,
-            magazine,
-            flags,
-        },
-    )
-}
-
 /// More cases than usual; `PROPTEST_CASES` can ask for still more.
 fn config() -> ProptestConfig {
     let cases = ProptestConfig::default().cases.max(1000);
@@ -133,7 +83,7 @@ proptest! {
     /// Small pools of every kind, checked to the last block after every step.
     #[test]
     fn random_sequences_agree_with_the_model(
-        setup in setups(),
+        setup in any::<[u16; 8]>().prop_map(Setup::decode),
         ops in vec(any::<[u16; 4]>().prop_map(Op::decode), 1..160),
     ) {
         run(&setup, ops.into_iter(), true);
@@ -144,7 +94,8 @@ proptest! {
 #[cfg(feature = "std")]
 #[test]
 fn thread_cached_pools_agree_with_the_model() {
-    use libmempool::{MmapPages, PthreadMutex, ThreadCachedPool};
+    use common::{Model, Session};
+    use libmempool::{MmapPages, Pool, PthreadMutex, ThreadCachedPool};
 
     for &classes in CLASS_SETS {
         let setup = Setup { classes, ..Setup::plain(256 << 10) };
@@ -154,7 +105,7 @@ fn thread_cached_pools_agree_with_the_model() {
         let pool = ThreadCachedPool::new(pool);
         let mut model = Model::new(&regions, setup.alignment);
         model.sealed = setup.flags.contains(PoolFlags::CANARY);
-        let mut session = common::Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
+        let mut session = Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
         for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
             session.apply(op);
         }

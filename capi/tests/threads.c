@@ -210,6 +210,55 @@ static void *use_and_end(void *seed)
     return NULL;
 }
 
+/* Ends with a full cache, in the middle of its work. */
+static void *exit_with_a_cache(void *seed)
+{
+    use_and_end(seed);
+    pthread_exit(NULL);
+}
+
+/* Is cancelled with a full cache: at once, or between two calls. */
+static void *be_cancelled(void *seed)
+{
+    while (use_and_end(seed) == NULL) {
+        pthread_testcancel();
+    }
+    return NULL;
+}
+
+static void start_and_cancel(void)
+{
+    pthread_t threads[THREADS];
+    unsigned seeds[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        seeds[i] = i * 13;
+        start(&threads[i], be_cancelled, &seeds[i]);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        CHECK(pthread_cancel(threads[i]) == 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        void *result = NULL;
+        CHECK(pthread_join(threads[i], &result) == 0);
+        CHECK(result == PTHREAD_CANCELED);
+    }
+}
+
+static void caches_return_when_threads_exit_or_are_cancelled(void)
+{
+    shared = memory_pool_create(4 * MIB, true);
+    run_together(use_and_end);
+    size_t caches = check_stats(shared).num_caches;
+    for (unsigned round = check_rounds(50); round > 0; round--) {
+        run_together(exit_with_a_cache);
+        start_and_cancel();
+        CHECK(check_stats(shared).num_caches == caches);
+    }
+    memory_pool_defragment(shared);
+    CHECK(check_stats(shared).cached_objects == 0);
+    close_pool(shared);
+}
+
 static size_t slots_that_fit(size_t size)
 {
     static void *slots[100000];
@@ -478,6 +527,7 @@ int main(void)
     RUN(producers_and_consumers);
     RUN(exchanges);
     RUN(caches_return_when_threads_end);
+    RUN(caches_return_when_threads_exit_or_are_cancelled);
     RUN(nothing_is_lost);
     RUN(blocks_outlive_their_threads);
     RUN(destructors_use_the_pool);

@@ -1,6 +1,6 @@
 //! A small pool with every way into it: the pool itself, local caches, this thread's cache.
 
-use std::ptr::NonNull;
+use std::{ptr::NonNull, sync::Arc};
 
 use libmempool::{ClassId, FreeError, Pages, Pool, PoolConfig, PoolStats, ReallocError};
 
@@ -15,15 +15,18 @@ pub struct Bench {
     shared: libmempool::ThreadCachedPool<parking_lot::RawMutex, FaultySource>,
     #[cfg(not(feature = "std"))]
     shared: BenchPool,
+    /// What its page source makes fail.
+    pub faults: Arc<Faults>,
 }
 
 impl Bench {
     pub fn new(config: PoolConfig, bytes: usize) -> Self {
-        let source = FaultySource::new(Faults::every(0));
+        let faults = Faults::every(0);
+        let source = FaultySource::new(faults.clone());
         let pool = Pool::builder().config(config).map(source, bytes).expect("enough memory");
         #[cfg(feature = "std")]
         let pool = libmempool::ThreadCachedPool::new(pool);
-        Self { shared: pool }
+        Self { shared: pool, faults }
     }
 
     pub fn pool(&self) -> &BenchPool {

@@ -14,6 +14,9 @@ use libmempool::{PageError, PageSource, Pages};
 /// What memory is aligned to before it is skewed.
 const ALIGN: usize = 4096;
 
+/// What discarded pages read as.
+const GARBAGE: u8 = 0xA5;
+
 /// Memory whose start lies `skew` bytes behind a multiple of 4096.
 pub struct Memory {
     bytes: Box<[MaybeUninit<u8>]>,
@@ -68,11 +71,14 @@ impl Drop for StaticMemory {
 pub struct Faults {
     every: AtomicUsize,
     calls: AtomicUsize,
+    failed: AtomicUsize,
 }
 
 impl Faults {
     pub fn every(n: usize) -> Arc<Self> {
-        Arc::new(Self { every: AtomicUsize::new(n), calls: AtomicUsize::new(0) })
+        let faults = Self::default();
+        faults.set(n);
+        Arc::new(faults)
     }
 
     /// From now on every `n`th call fails.
@@ -81,11 +87,18 @@ impl Faults {
         self.calls.store(0, Relaxed);
     }
 
+    /// How many calls have failed.
+    pub fn failed(&self) -> usize {
+        self.failed.load(Relaxed)
+    }
+
     fn call(&self, bytes: usize) -> Result<(), PageError> {
         let call = self.calls.fetch_add(1, Relaxed) + 1;
         match self.every.load(Relaxed) {
-            0 => Ok(()),
-            n if call.is_multiple_of(n) => Err(PageError::Unavailable { bytes }),
+            n if n > 0 && call.is_multiple_of(n) => {
+                self.failed.fetch_add(1, Relaxed);
+                Err(PageError::Unavailable { bytes })
+            }
             _ => Ok(()),
         }
     }
@@ -139,6 +152,13 @@ unsafe impl Pages for FaultyPages {
 
     fn prefault(&self, _offset: usize, len: usize) -> Result<(), PageError> {
         self.source.faults.call(len)
+    }
+
+    unsafe fn discard(&self, offset: usize, len: usize) -> Result<(), PageError> {
+        self.source.faults.call(len)?;
+        // SAFETY: the range lies in the region, and nobody uses it (the caller's promise).
+        unsafe { self.region.cast::<u8>().add(offset).write_bytes(GARBAGE, len) };
+        Ok(())
     }
 }
 

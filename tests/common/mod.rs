@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test crate uses its own part of this module")]
 #![allow(unused_imports, reason = "as above")]
 
+pub mod against_model;
 pub mod bench;
 pub mod handle;
 pub mod memory;

@@ -7,7 +7,7 @@ use libmempool::{
 };
 use lock_api::RawMutex;
 
-use super::{Handle, Model, Setup, UsableSize, layout, model::Live, stamp, stray};
+use super::{Handle, Model, Setup, UsableSize, Way, layout, model::Live, stamp, stray};
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub enum Op {
     FreeInterior { via: u16, which: u16, offset: u16 },
     FreeForeign { via: u16, offset: u16 },
     FreeWrongClass { via: u16, which: u16, class: u16 },
+    FreeAnywhere { via: u16, way: u16, at: u16 },
+    Overrun { via: u16, which: u16, way: u16 },
     Flush { via: u16 },
     Renew { via: u16 },
     Defragment,
@@ -42,8 +44,10 @@ impl Op {
             28..42 => Self::Free { via, which: a },
             42..48 => Self::FreeFixed { via, which: a },
             48..50 => Self::FreeBulk { via, which: a },
-            50..55 => Self::Realloc { via, which: a, size: b },
-            55 | 56 => Self::DoubleFree { via, which: a },
+            50..54 => Self::Realloc { via, which: a, size: b },
+            54 => Self::Overrun { via, which: a, way: b },
+            55 => Self::DoubleFree { via, which: a },
+            56 => Self::FreeAnywhere { via, way: a, at: b },
             57 => Self::FreeInterior { via, which: a, offset: b },
             58 => Self::FreeForeign { via, offset: a },
             59 => Self::FreeWrongClass { via, which: a, class: b },
@@ -54,6 +58,12 @@ impl Op {
             _ if a % 4 == 0 => Self::Reset,
             _ => Self::Free { via, which: a },
         }
+    }
+
+    /// As [`decode`](Self::decode), but that half of all operations are misuse.
+    pub fn decode_misuse([kind, via, a, b]: [u16; 4]) -> Self {
+        let kind = if kind % 2 == 0 { kind / 2 } else { 54 + kind / 2 % 6 };
+        Self::decode([kind, via, a, b])
     }
 }
 
@@ -153,7 +163,8 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         self
     }
 
-    fn via(&mut self, via: u16) -> &mut dyn Handle {
+    /// One of the handles.
+    pub fn via(&mut self, via: u16) -> &mut dyn Handle {
         let index = usize::from(via) % self.handles.len();
         &mut *self.handles[index]
     }
@@ -194,6 +205,8 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
             Op::FreeInterior { via, which, offset } => self.free_interior(via, which, offset),
             Op::FreeForeign { via, offset } => self.free_foreign(via, offset),
             Op::FreeWrongClass { via, which, class } => self.free_wrong_class(via, which, class),
+            Op::FreeAnywhere { via, way, at } => self.free_anywhere(via, way, at),
+            Op::Overrun { via, which, way } => self.overrun(via, which, way),
             Op::Flush { via } => self.via(via).flush(),
             Op::Renew { via } => self.renew(via),
             Op::Defragment => {
@@ -216,6 +229,11 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
 
     fn alloc(&mut self, via: u16, size: u16, align: u16, zeroed: bool) {
         let wanted = layout(self.size(size), alignment(align));
+        self.alloc_layout(via, wanted, zeroed);
+    }
+
+    /// Asks for a block of this layout.
+    pub fn alloc_layout(&mut self, via: u16, wanted: Layout, zeroed: bool) {
         let handle = self.via(via);
         let result = if zeroed { handle.alloc_zeroed(wanted) } else { handle.alloc(wanted) };
         match result {
@@ -312,8 +330,13 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     }
 
     fn realloc(&mut self, via: u16, which: u16, size: u16) {
-        let Some(block) = self.model.pick(usize::from(which)) else { return };
         let new_size = self.size(size);
+        self.realloc_to(via, which, new_size);
+    }
+
+    /// Asks for this many bytes in the place of one of the live blocks.
+    pub fn realloc_to(&mut self, via: u16, which: u16, new_size: usize) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
         block.verify();
         let result = self.via(via).realloc(block.pointer, block.layout, new_size);
         // A move that failed is counted, even where the block could stay in the end.
@@ -394,6 +417,42 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         }
         let error = self.misuse(|session| session.via(via).free_fixed(class, block.pointer));
         assert!(matches!(error, FreeError::WrongClass { .. }), "{error}");
+    }
+
+    /// Frees an address in or beside a region, in any way, whatever lies there.
+    fn free_anywhere(&mut self, via: u16, way: u16, at: u16) {
+        let [way, class] = way.to_le_bytes();
+        let regions = self.model.regions();
+        let region = &regions[usize::from(class) % regions.len()];
+        let offset = (usize::from(at) * (region.len() + 64)) >> 16;
+        let addr = region.start - 32 + offset;
+        if self.model.is_live(addr) {
+            return;
+        }
+        let class = self.class(class.into());
+        let way = Way::ALL[usize::from(way) % Way::ALL.len()];
+        self.misuse(|session| way.free(session.via(via), class, stray(addr)));
+    }
+
+    /// Writes a byte past an object's end. No free and no check of the pool may let that pass, until
+    /// the byte is what it was.
+    fn overrun(&mut self, via: u16, which: u16, way: u16) {
+        let Some(block) = self.model.pick(usize::from(which)) else { return };
+        if !self.model.sealed {
+            return;
+        }
+        let class = block.fixed.unwrap_or_else(|| self.class(0));
+        let ways = if block.fixed.is_some() { Way::ALL } else { &Way::ALL[..1] };
+        let way = ways[usize::from(way) % ways.len()];
+        // SAFETY: a canary or a seal stands behind the object.
+        let end = unsafe { block.pointer.add(block.usable) };
+        // SAFETY: as above.
+        unsafe { end.write(!end.read()) };
+        self.pool.validate().expect_err("an overrun");
+        let error = self.misuse(|session| way.free(session.via(via), class, block.pointer));
+        assert!(matches!(error, FreeError::Overrun { .. }), "{error}");
+        // SAFETY: as above.
+        unsafe { end.write(!end.read()) };
     }
 
     /// Drops a local cache and makes a new one.

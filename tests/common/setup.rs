@@ -111,6 +111,24 @@ impl Setup {
         }
     }
 
+    /// The small pool that eight random numbers stand for; all of them stand for one.
+    pub fn decode(
+        [bytes, skew, memory, classes, alignment, magazine, flags, lock]: [u16; 8],
+    ) -> Self {
+        let pick = |random: u16, choices: usize| usize::from(random) % choices;
+        Self {
+            lock: LOCKS[pick(lock, LOCKS.len())],
+            source: SOURCES[pick(memory / 3, SOURCES.len())],
+            alignment: ALIGNMENTS[pick(alignment, ALIGNMENTS.len())],
+            classes: CLASS_SETS[pick(classes, CLASS_SETS.len())],
+            bytes: usize::from(bytes).max(1),
+            regions: 1 + pick(memory, 3),
+            skew: pick(skew, 64),
+            magazine: pick(magazine, 21).checked_sub(1),
+            flags: PoolFlags::from_bits_truncate(flags.into()),
+        }
+    }
+
     pub fn config(&self) -> PoolConfig {
         let config = PoolConfig::new().alignment(self.alignment).flags(self.flags);
         let config = match self.magazine {

@@ -1,0 +1,41 @@
+//! What the fuzz targets share: the tests' model, configurations and operations, decoded from bytes.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::fmt;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+pub use common::{Op, Setup};
+
+/// A configuration, and what is done to a pool of it.
+pub struct Input {
+    /// The pool's configuration.
+    pub setup: Setup,
+    ops: Vec<[u16; 4]>,
+}
+
+impl<'a> Arbitrary<'a> for Input {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
+        let setup = Setup::decode(bytes.arbitrary()?);
+        let ops = std::iter::from_fn(|| (!bytes.is_empty()).then(|| bytes.arbitrary().ok())?);
+        let ops = ops.collect();
+        Ok(Self { setup, ops })
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?}", self.setup)?;
+        self.ops
+            .iter()
+            .try_for_each(|&op| writeln!(f, "{:?} or {:?}", Op::decode(op), Op::decode_misuse(op)))
+    }
+}
+
+impl Input {
+    /// Runs the operations that numbers stand for, and checks everything after each.
+    pub fn run(self, decode: fn([u16; 4]) -> Op) {
+        common::against_model::run(&self.setup, self.ops.into_iter().map(decode), true);
+    }
+}

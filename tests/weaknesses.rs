@@ -1,0 +1,69 @@
+//! What should hold and does not yet: ignored, each with what happens instead. Whoever mends one takes
+//! the `ignore` away.
+
+mod common;
+
+use std::{sync::mpsc::channel, thread, time::Duration};
+
+use common::{Bench, bytes};
+use libmempool::{ClassId, MapKind, Pages, PoolConfig, SizeClass};
+
+/// A slot's state byte is hit while the slot is in its slab. The slab's count of free slots is then
+/// one too many; its class asks it for a slot again and again, under the pool's lock.
+#[test]
+#[ignore = "hangs: Slabs::take goes on with a slab that is listed and has no free slot"]
+fn a_damaged_state_of_a_free_slot_hangs_no_allocation() {
+    let (done, waiting) = channel();
+    thread::spawn(move || {
+        let class = SizeClass::new(64).reserve(8).limit(8);
+        let bench = Bench::new(PoolConfig::new().size_class(class).magazine(0), 64 << 10);
+        let before = bench.image();
+        bench.pool().alloc_fixed(ClassId::new(0)).unwrap();
+        // States start on a word: the first slot's says live now, those of the others free.
+        let image = bench.image();
+        let is_states = |&at: &usize| {
+            before[at..at + 8] == [0; 8] && image[at..at + 8] == [0xA5, 0, 0, 0, 0, 0, 0, 0]
+        };
+        let state = (0..image.len()).step_by(8).find(is_states).expect("a slab's states");
+        let memory = bench.pool().pages().expect("mapped").memory();
+        let last = bench.at(memory.addr().get() + state + 7);
+        // SAFETY: in the region, and nobody else accesses it meanwhile.
+        unsafe { last.write(1) };
+        assert!(bench.pool().validate().is_err());
+        let slots = (0..8).filter(|_| bench.pool().alloc_fixed(ClassId::new(0)).is_ok()).count();
+        done.send(slots).expect("the test waits");
+    });
+    let slots = waiting.recv_timeout(Duration::from_secs(2)).expect("an answer in time");
+    assert_eq!(slots, 6);
+}
+
+/// Bytes behind the bins' table that belong to nobody.
+const PADDING: usize = 4;
+
+/// All bits of the bins' table that anything reads are checked by `validate`.
+#[test]
+#[ignore = "fails: bits of a row's map beyond the row's columns are read by Bins::find, and not checked"]
+fn every_flipped_bit_of_the_bins_table_is_found() {
+    let bench = Bench::new(PoolConfig::new(), 48 << 10);
+    let blocks: Vec<_> = (0..6).map(|i| bench.pool().alloc(bytes(100 << i)).unwrap()).collect();
+    common::free_all(&mut bench.pool(), blocks.into_iter().step_by(2));
+    let start = bench.pool().pages().expect("mapped").memory().addr().get();
+    let table = start..bench.pool().map().next().expect("a block").addr;
+    assert!(bench.pool().map().filter(|entry| entry.kind == MapKind::Free).count() > 2);
+    let mut missed = Vec::new();
+    for addr in table.clone() {
+        for bit in 0..8 {
+            let byte = bench.at(addr);
+            // SAFETY: in the region, and nobody else accesses it meanwhile.
+            unsafe { byte.write(byte.read() ^ 1 << bit) };
+            if bench.pool().validate().is_ok() {
+                missed.push((table.end - addr, bit));
+            }
+            // SAFETY: as above.
+            unsafe { byte.write(byte.read() ^ 1 << bit) };
+        }
+    }
+    // The table is padded to a whole block.
+    missed.retain(|&(before_end, _)| before_end > PADDING);
+    assert_eq!(missed, [], "bytes before the table's end, and bits");
+}
