@@ -112,13 +112,30 @@ impl Depot {
         self.empty.pop()
     }
 
-    /// The magazines with slots, for checking.
-    pub(crate) fn full(&self) -> impl Iterator<Item = Magazine> {
-        let top = (!self.full.top.is_none()).then_some(self.full.top);
-        core::iter::successors(top, |magazine| {
-            let next = magazine.next();
-            (!next.is_none()).then_some(next)
-        })
+    /// Calls `check` with each of its magazines, for validation. Links are followed only to what
+    /// `is_magazine` accepts; `None`: one of them leads elsewhere, or there are more or fewer than
+    /// were counted.
+    pub(crate) fn try_for_each<E>(
+        &self,
+        is_magazine: impl Fn(Magazine) -> bool,
+        mut check: impl FnMut(Magazine) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        for stack in [self.full, self.empty] {
+            let mut magazine = stack.top;
+            for _ in 0..stack.count {
+                if magazine.is_none() || !is_magazine(magazine) {
+                    return None;
+                }
+                if let Err(error) = check(magazine) {
+                    return Some(Err(error));
+                }
+                magazine = magazine.next();
+            }
+            if !magazine.is_none() {
+                return None;
+            }
+        }
+        Some(Ok(()))
     }
 }
 

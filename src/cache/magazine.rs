@@ -152,6 +152,11 @@ impl Magazine {
         self.with(|header| header.next = next);
     }
 
+    /// How many slots it has room for.
+    pub(crate) fn capacity(self) -> u32 {
+        self.with(|header| header.capacity)
+    }
+
     pub(crate) fn len(self) -> usize {
         to_usize(self.with(|header| header.len))
     }

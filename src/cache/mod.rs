@@ -12,3 +12,4 @@ pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
 pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};
+pub(crate) use magazine::Magazine;

@@ -312,6 +312,8 @@ impl Bins {
     pub(crate) fn insert(&mut self, block: Block, size: usize) {
         let bin = self.shape.bin(size);
         let head = self.head(bin);
+        // A damaged head is not followed: what it led to is lost, for `validate` to find.
+        let head = if self.may_be_block(head) { head } else { Block::NONE };
         block.set_next(head);
         block.set_prev(Block::NONE);
         if head.is_none() {
@@ -347,7 +349,7 @@ impl Bins {
 
     /// Whether a link may be followed: aligned, and within the span of all regions.
     #[inline]
-    fn may_be_block(&self, link: Block) -> bool {
+    pub(crate) fn may_be_block(&self, link: Block) -> bool {
         link.addr().is_multiple_of(WORD) && self.span.contains(&link.addr())
     }
 
@@ -427,7 +429,7 @@ impl Bins {
             if block.is_none() {
                 break;
             }
-            let tag = free_tag(block, codec)?;
+            let tag = self.free_tag(block, codec)?;
             match fit(block, tag) {
                 Some(0) => return Ok(Some((block, tag))),
                 Some(left_over) if left_over < least => {
@@ -436,11 +438,7 @@ impl Bins {
                 }
                 _ => {}
             }
-            let next = block.next();
-            if !next.is_none() && !self.may_be_block(next) {
-                return Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks });
-            }
-            block = next;
+            block = block.next();
         }
         Ok(best)
     }
@@ -461,8 +459,20 @@ impl Bins {
             bin = larger;
         }
         let block = self.head(bin);
-        let tag = free_tag(block, codec)?;
+        let tag = self.free_tag(block, codec)?;
         self.listed_in(bin, block, tag).map(Some)
+    }
+
+    /// Reads the tag of a block that a list says is free.
+    #[inline]
+    fn free_tag(&self, block: Block, codec: TagCodec) -> Result<Tag, Corruption> {
+        if !self.may_be_block(block) {
+            return Err(Corruption { addr: self.heads.addr(), kind: CorruptionKind::BlockLinks });
+        }
+        match block.tag(codec) {
+            Some(tag) if tag.is_free() => Ok(tag),
+            _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
+        }
     }
 
     /// Like [`find`](Self::find) for requests that not every block of `min` bytes can serve: looks
@@ -576,7 +586,7 @@ impl Bins {
             if !self.may_be_block(block) || !is_in_heap(block.addr()) {
                 return Err(Corruption { addr: bin_addr, ..broken });
             }
-            let tag = free_tag(block, codec)?;
+            let tag = self.free_tag(block, codec)?;
             if block.prev() != prev || self.shape.bin(tag.size()) != bin {
                 return Err(broken);
             }
@@ -584,15 +594,6 @@ impl Bins {
             blocks += 1;
         }
         Ok(blocks)
-    }
-}
-
-/// Reads the tag of a block that a list says is free.
-#[inline]
-fn free_tag(block: Block, codec: TagCodec) -> Result<Tag, Corruption> {
-    match block.tag(codec) {
-        Some(tag) if tag.is_free() => Ok(tag),
-        _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
     }
 }
 

@@ -262,6 +262,9 @@ impl Heap {
     #[inline]
     fn resting_tag(&self, block: Block) -> Result<Tag, Corruption> {
         let broken = Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag };
+        if !self.bins.may_be_block(block) {
+            return Err(broken);
+        }
         block.tag(self.codec).filter(|tag| tag.is_resting()).ok_or(broken)
     }
 

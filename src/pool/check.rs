@@ -5,7 +5,7 @@ use lock_api::RawMutex;
 
 use super::{contents, pool::Pool};
 use crate::{
-    cache::Engine,
+    cache::{Engine, Magazine},
     config::ClassId,
     error::{Corruption, CorruptionKind},
     heap::{Block, HeapCounters, Tag},
@@ -274,22 +274,46 @@ fn check_list(engine: &Engine, id: ClassId, list: &SlabList, home: Home) -> Resu
 fn check_depot(engine: &Engine, id: ClassId) -> Result<(), Corruption> {
     let depot = &engine.depots()[id.index()];
     let mut cached = 0;
-    for magazine in depot.full() {
-        let broken = Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine };
-        for cached in magazine.slots() {
-            match engine.slabs.slot_at(cached.start.addr()) {
-                Ok(Some(slot))
-                    if slot.class == id
-                        && slot.state == SlotState::Cached as u8
-                        && slot.at.state == cached.state =>
-                {
-                    let shape = &engine.slabs.classes()[id.index()].shape;
-                    contents::check_free_slot(engine.harden(), cached, shape)?;
-                }
-                _ => return Err(broken),
-            }
-        }
-        cached += magazine.len();
+    let checked = depot.try_for_each(
+        |magazine| is_magazine(engine, magazine, depot.capacity()),
+        |magazine| {
+            cached += magazine.len();
+            check_magazine(engine, id, magazine)
+        },
+    );
+    match checked {
+        None => Err(Corruption { kind: CorruptionKind::Magazine, ..counter(depot) }),
+        Some(Ok(())) if cached != depot.cached() => Err(counter(depot)),
+        Some(checked) => checked,
     }
-    if cached == depot.cached() { Ok(()) } else { Err(counter(depot)) }
+}
+
+/// Whether a link leads to what can be a magazine with room for `capacity` slots.
+fn is_magazine(engine: &Engine, magazine: Magazine, capacity: u32) -> bool {
+    let (start, store) = (magazine.memory().addr(), engine.store());
+    let fits = |entry: &RegionEntry| {
+        entry.region().end() - start >= Magazine::bytes(capacity) && !entry.map().is_slab(start)
+    };
+    start.is_multiple_of(WORD)
+        && store.region_of(start).is_some_and(fits)
+        && magazine.capacity() == capacity
+        && magazine.len() <= to_usize(capacity)
+}
+
+fn check_magazine(engine: &Engine, id: ClassId, magazine: Magazine) -> Result<(), Corruption> {
+    let broken = Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine };
+    for cached in magazine.slots() {
+        match engine.slabs.slot_at(cached.start.addr()) {
+            Ok(Some(slot))
+                if slot.class == id
+                    && slot.state == SlotState::Cached as u8
+                    && slot.at.state == cached.state =>
+            {
+                let shape = &engine.slabs.classes()[id.index()].shape;
+                contents::check_free_slot(engine.harden(), cached, shape)?;
+            }
+            _ => return Err(broken),
+        }
+    }
+    Ok(())
 }

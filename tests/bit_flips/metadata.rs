@@ -10,8 +10,11 @@ pub type SmallPool = Pool<'static, NoLock, FaultySource>;
 
 const WORD: usize = size_of::<usize>();
 
-/// Bytes of a slab's descriptor, which its slots' states follow.
+/// Bytes of a slab's descriptor.
 const DESCRIPTOR: usize = 48;
+
+/// Where its slots' states begin: in a line of the processor's cache.
+const STATES: usize = 64;
 
 /// A kind of the pool's own data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,8 +156,8 @@ impl Mapped {
             ranges.push((Kind::MagazineHeader, start..slots));
             ranges.push((Kind::MagazineSlots, slots..slots + self.magazine * 2 * WORD));
         } else if let Some(slots) = slab_at(self.word(start + 3 * WORD)) {
-            let states = start + DESCRIPTOR;
-            ranges.push((Kind::SlabDescriptor, start..states));
+            let states = start + STATES;
+            ranges.push((Kind::SlabDescriptor, start..start + DESCRIPTOR));
             ranges.push((Kind::SlotState, states..states + slots));
         } else {
             ranges.push((Kind::CacheBlock, start..end));
