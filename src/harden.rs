@@ -19,6 +19,7 @@
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::{
+    error::{Corruption, CorruptionKind, FreeError},
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
     units::{WORD, low_u32, to_usize},
 };
@@ -38,12 +39,6 @@ const CANARY: usize = 64;
 pub(crate) struct Harden {
     flags: PoolFlags,
     key: usize,
-}
-
-/// A byte that somebody wrote to who should not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Overwritten {
-    pub(crate) addr: usize,
 }
 
 impl Harden {
@@ -113,7 +108,7 @@ impl Harden {
         start: *mut u8,
         room: usize,
         ours: impl Fn(*mut u8) -> bool,
-    ) -> Result<(), Overwritten> {
+    ) -> Result<(), Corruption> {
         if !self.poisons() {
             return Ok(());
         }
@@ -201,7 +196,7 @@ impl Harden {
         self,
         start: *mut u8,
         room: usize,
-    ) -> Result<usize, Overwritten> {
+    ) -> Result<usize, Corruption> {
         if !self.seals() {
             return Ok(room);
         }
@@ -216,17 +211,28 @@ impl Harden {
         let slack = self.slack_of(stored);
         let fits = (SEAL..=room).contains(&slack);
         if !fits || self.seal_words(seal.addr(), slack) != [stored, check] {
-            return Err(Overwritten { addr: seal.addr() });
+            return Err(overrun(seal.addr()));
         }
         let size = room - slack;
         for part in parts(start, size, (size + CANARY).min(room - SEAL)) {
             // SAFETY: within the room.
             let differs = unsafe { part.load() } ^ part.of(self.canary(part.addr()));
             if differs != 0 {
-                return Err(Overwritten { addr: part.addr() + first_byte_of(differs) });
+                return Err(overrun(part.addr() + first_byte_of(differs)));
             }
         }
         Ok(size)
+    }
+
+    /// As [`check_seal`](Self::check_seal), for a call that was given the object's address.
+    ///
+    /// # Safety
+    /// As [`check_seal`](Self::check_seal).
+    #[inline]
+    pub(crate) unsafe fn size_of(self, start: *mut u8, room: usize) -> Result<usize, FreeError> {
+        // SAFETY: the caller's promise.
+        let size = unsafe { self.check_seal(start, room) };
+        size.map_err(|found| FreeError::Overrun { addr: start.addr(), at: found.addr })
     }
 
     /// The words of a seal at an address.
@@ -263,13 +269,19 @@ const RUN: usize = 16;
 ///
 /// # Safety
 /// The word is valid, and nobody uses it.
-unsafe fn check_word(word: *mut usize, ours: impl Fn(*mut u8) -> bool) -> Result<(), Overwritten> {
+unsafe fn check_word(word: *mut usize, ours: impl Fn(*mut u8) -> bool) -> Result<(), Corruption> {
     // SAFETY: the caller's promise.
     let differs = unsafe { word.read() } ^ POISON_WORD;
     if differs == 0 || ours(word.cast()) {
         return Ok(());
     }
-    Err(Overwritten { addr: word.addr() + first_byte_of(differs) })
+    let addr = word.addr() + first_byte_of(differs);
+    Err(Corruption { addr, kind: CorruptionKind::FreedMemory })
+}
+
+/// Somebody wrote to a byte behind an object.
+fn overrun(addr: usize) -> Corruption {
+    Corruption { addr, kind: CorruptionKind::Overrun }
 }
 
 /// Which byte in memory is the first that is not zero.
@@ -417,7 +429,8 @@ mod tests {
             unsafe { *start.add(offset) = 0 };
             // SAFETY: the array is the room.
             let checked = unsafe { ALL.check_free(start, 160, |_| false) };
-            assert_eq!(checked, Err(Overwritten { addr: start.addr() + offset }));
+            let addr = start.addr() + offset;
+            assert_eq!(checked, Err(Corruption { addr, kind: CorruptionKind::FreedMemory }));
             // SAFETY: within the array.
             unsafe { *start.add(offset) = POISON_BYTE };
         }

@@ -14,7 +14,7 @@ use crate::{
     error::{AllocError, ConfigError, Corruption, Fault, FreeError},
     harden::Harden,
     heap::Owner,
-    slab::{Slabs, Slot, SlotRef, SlotState, Store, Table},
+    slab::{Slabs, Slot, SlotRef, Store, Table},
     units::{MIN_GRANULE, to_u32, to_usize},
 };
 
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Moves slots from the slabs to the loaded magazine of a cache. Returns how many.
     fn fill(&mut self, class: ClassId, cache: &ClassCache) -> Result<usize, Corruption> {
-        let taken = self.slabs.take(class, SlotState::Cached, cache.room(), |slot| {
+        let taken = self.slabs.take(class, cache.room(), |slot| {
             let pushed = cache.push(slot);
             debug_assert!(pushed, "there was room");
         })?;
@@ -344,7 +344,7 @@ impl Engine {
     /// Takes one slot past the caches.
     pub(crate) fn take_slot(&mut self, class: ClassId) -> Result<SlotRef, AllocError> {
         let mut taken = None;
-        self.slabs.take(class, SlotState::Cached, 1, |slot| taken = Some(slot))?;
+        self.slabs.take(class, 1, |slot| taken = Some(slot))?;
         let Some(slot) = taken else { return Err(self.no_slot(class)) };
         self.after_take(class);
         Ok(slot)

@@ -16,8 +16,8 @@ use core::{
 use super::{block::CacheBlockRef, class_cache::ClassCache, engine::Engine};
 use crate::{
     config::ClassId,
-    error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
-    harden::{Harden, Overwritten},
+    error::{AllocError, BulkFreeError, Corruption, FreeError, ReallocError},
+    harden::Harden,
     heap::Owner,
     slab::{
         PieceEntry, PieceKind, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
@@ -279,14 +279,16 @@ impl CacheCore {
         }
     }
 
-    /// A random number, if slots are to be shuffled (xorshift; Marsaglia 2003).
+    /// A random number, if slots are to be shuffled (Marsaglia, 2003, "Xorshift RNGs": both triples have
+    /// the full period).
     fn next_random(&mut self) -> Option<usize> {
+        const SHIFTS: [u32; 3] = if usize::BITS == 64 { [13, 7, 17] } else { [13, 17, 5] };
         if !self.harden.shuffles() {
             return None;
         }
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> (usize::BITS / 4 + 1);
-        self.random ^= self.random << 5;
+        self.random ^= self.random << SHIFTS[0];
+        self.random ^= self.random >> SHIFTS[1];
+        self.random ^= self.random << SHIFTS[2];
         Some(self.random)
     }
 
@@ -800,10 +802,7 @@ fn hand_out(
     if !harden.is_off() {
         // SAFETY: the slot is nobody's, and that long.
         let checked = unsafe { harden.check_free(slot.start, room, |_| false) };
-        if let Err(Overwritten { addr }) = checked {
-            slot.state.store(SlotState::Damaged);
-            return Err(Corruption { addr, kind: CorruptionKind::FreedMemory });
-        }
+        checked.inspect_err(|_| slot.state.store(SlotState::Damaged))?;
         // SAFETY: as above.
         unsafe { harden.hand_out(slot.start, room, size) };
         // Whoever sees it live sees what stands behind it.
@@ -818,10 +817,8 @@ fn check(harden: Harden, slot: SlotRef, room: usize) -> Result<usize, FreeError>
     if harden.is_off() {
         return Ok(room);
     }
-    let addr = slot.start.addr();
     // SAFETY: a live slot that long.
-    let checked = unsafe { harden.check_seal(slot.start, room) };
-    checked.map_err(|Overwritten { addr: at }| FreeError::Overrun { addr, at })
+    unsafe { harden.size_of(slot.start, room) }
 }
 
 /// Marks a slot that was given up cached, and makes it what the flags ask for; an object of `size` bytes

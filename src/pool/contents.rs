@@ -5,8 +5,8 @@
 use core::sync::atomic::{Ordering::Acquire, fence};
 
 use crate::{
-    error::{Corruption, CorruptionKind},
-    harden::{Harden, Overwritten},
+    error::Corruption,
+    harden::Harden,
     heap::{Block, Tag},
     slab::{Slab, SlabShape, SlotRef, SlotState, Store},
     units::{WORD, to_usize},
@@ -16,14 +16,6 @@ use crate::{
 /// allocated it anew.
 const LOOKS: usize = 100;
 
-fn freed_memory(Overwritten { addr }: Overwritten) -> Corruption {
-    Corruption { addr, kind: CorruptionKind::FreedMemory }
-}
-
-fn overrun(Overwritten { addr }: Overwritten) -> Corruption {
-    Corruption { addr, kind: CorruptionKind::Overrun }
-}
-
 /// Checks a heap block, whose tag is verified.
 pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), Corruption> {
     let (payload, room) = (block.payload(), tag.size() - WORD);
@@ -32,21 +24,21 @@ pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), C
     }
     if tag.is_used() {
         // SAFETY: a live block that long.
-        return unsafe { store.harden.check_seal(payload, room) }.map(drop).map_err(overrun);
+        return unsafe { store.harden.check_seal(payload, room) }.map(drop);
     }
     // Between the links and the footer, or, of a block that rests, all.
     let (first, last) = if tag.is_resting() { (0, room) } else { (2 * WORD, room - WORD) };
     let ours = |at| store.heap().is_old_tag(at);
     let inside = payload.wrapping_add(first);
     // SAFETY: the block is free, and the caller holds the pool's lock.
-    unsafe { store.harden.check_free(inside, last - first, ours) }.map_err(freed_memory)
+    unsafe { store.harden.check_free(inside, last - first, ours) }
 }
 
 /// Checks what is left out behind a run of slabs that ends at `end`.
 pub(super) fn check_pad(store: &Store, end: *mut u8) -> Result<(), Corruption> {
     let len = store.heap().tag_behind_span(end.addr()) - end.addr();
     // SAFETY: it belongs to the heap's part of the region, and to nobody.
-    unsafe { store.harden.check_free(end, len, |_| false) }.map_err(freed_memory)
+    unsafe { store.harden.check_free(end, len, |_| false) }
 }
 
 /// Checks a slab's free and live slots.
@@ -73,7 +65,7 @@ pub(super) fn check_free_slot(
     shape: &SlabShape,
 ) -> Result<(), Corruption> {
     // SAFETY: nobody has the slot; the caller holds the pool's lock, which it would take.
-    unsafe { harden.check_free(slot.start, shape.room, |_| false) }.map_err(freed_memory)
+    unsafe { harden.check_free(slot.start, shape.room, |_| false) }
 }
 
 fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(), Corruption> {
@@ -88,5 +80,5 @@ fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(
         }
         core::hint::spin_loop();
     }
-    checked.map_err(overrun)
+    checked
 }

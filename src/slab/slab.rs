@@ -341,20 +341,14 @@ impl Slab {
         unsafe { StateByte::at(self.states(), index) }
     }
 
-    /// Takes up to `want` free slots of one group, marks them `state` and passes them to `out`. Returns
+    /// Takes up to `want` free slots of one group, marks them cached and passes them to `out`. Returns
     /// how many: at least one if there is one. O(slots of a group).
-    pub(crate) fn take(
-        self,
-        stride: u32,
-        state: SlotState,
-        want: usize,
-        out: &mut impl FnMut(SlotRef),
-    ) -> usize {
+    pub(crate) fn take(self, stride: u32, want: usize, out: &mut impl FnMut(SlotRef)) -> usize {
         let groups = self.with(|slab| slab.free_groups);
         if groups == 0 {
             return 0;
         }
-        let taken = self.take_from_group(groups.trailing_zeros(), stride, state, want, out);
+        let taken = self.take_from_group(groups.trailing_zeros(), stride, want, out);
         self.with(|slab| slab.free -= to_u16(taken));
         taken
     }
@@ -363,7 +357,6 @@ impl Slab {
         self,
         group: u32,
         stride: u32,
-        state: SlotState,
         want: usize,
         out: &mut impl FnMut(SlotRef),
     ) -> usize {
@@ -377,7 +370,7 @@ impl Slab {
             if taken == want {
                 return taken;
             }
-            byte.store(state);
+            byte.store(SlotState::Cached);
             let start = self.first().wrapping_add(to_usize(index) * to_usize(stride));
             out(SlotRef { start, state: byte });
             taken += 1;

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{
     size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape},
-    slab::{GROUP, Home, Slab, SlabParts, SlotRef, SlotState},
+    slab::{GROUP, Home, Slab, SlabParts, SlotRef},
     slab_map::{PieceEntry, PieceKind},
     store::Store,
     table::Table,
@@ -148,14 +148,13 @@ impl Slabs {
         Ok(())
     }
 
-    /// Takes up to `want` slots out of the class's slabs, marks them `state` and passes them to `out`,
+    /// Takes up to `want` slots out of the class's slabs, marks them cached and passes them to `out`,
     /// until the class is at its limit, memory has run out, enough state bytes have been looked at, or
     /// half of them are there and the next ones would break a group. Returns how many: at least one if
     /// there is one. O(1), plus carving a slab.
     pub(crate) fn take(
         &mut self,
         class: ClassId,
-        state: SlotState,
         want: usize,
         mut out: impl FnMut(SlotRef),
     ) -> Result<usize, Corruption> {
@@ -172,7 +171,7 @@ impl Slabs {
                     Ok(false) | Err(_) => break,
                 }
             };
-            let take = || slab.take(shape.stride, state, want - taken, &mut out);
+            let take = || slab.take(shape.stride, want - taken, &mut out);
             taken += self.relist(class, slab, take);
             groups -= 1;
         }

@@ -11,7 +11,7 @@ use super::{slab_map::SlabMap, walk::Walk};
 use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     flags::PoolFlags,
-    harden::{Harden, Overwritten},
+    harden::Harden,
     heap::{Block, Heap, Owner, Span},
     region::Region,
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
@@ -323,8 +323,8 @@ impl Store {
         let ours = |at| self.heap.is_old_tag(at);
         // SAFETY: the block was just allocated, and is that long.
         let checked = unsafe { self.harden.check_free(block, room, ours) };
-        if let Err(Overwritten { addr }) = checked {
-            self.found = Some(Corruption { addr, kind: CorruptionKind::FreedMemory });
+        if let Err(found) = checked {
+            self.found = Some(found);
             self.heap.retire(block, owner);
         }
         checked.is_ok()
@@ -418,9 +418,7 @@ impl Store {
     pub(crate) fn measure(&self, payload: *mut u8) -> Result<(usize, usize), FreeError> {
         let room = self.room_of(payload, Owner::Caller)?;
         // SAFETY: a live block of that size.
-        let sealed = unsafe { self.harden.check_seal(payload, room) };
-        let overrun = |Overwritten { addr: at }| FreeError::Overrun { addr: payload.addr(), at };
-        Ok((room, sealed.map_err(overrun)?))
+        Ok((room, unsafe { self.harden.size_of(payload, room) }?))
     }
 
     /// Frees every caller's block. O(blocks).
@@ -470,9 +468,8 @@ impl Store {
         }
         let ours = |at| self.heap.is_old_tag(at);
         // SAFETY: nobody uses the span yet.
-        let checked = unsafe { self.harden.check_free(span.start, span.len, ours) };
-        if let Err(Overwritten { addr }) = checked {
-            self.found = Some(Corruption { addr, kind: CorruptionKind::FreedMemory });
+        if let Err(found) = unsafe { self.harden.check_free(span.start, span.len, ours) } {
+            self.found = Some(found);
         }
         self.fill_span(span);
     }
