@@ -85,19 +85,20 @@ pub(crate) const fn fold_key(key: u64) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granule {
     shift: u32,
+    bytes: usize,
 }
 
 impl Granule {
     /// The granule for blocks aligned to `alignment`, a power of two.
     pub(crate) const fn new(alignment: usize) -> Self {
         let bytes = if alignment < MIN_GRANULE { MIN_GRANULE } else { alignment };
-        Self { shift: bytes.ilog2() }
+        Self { shift: bytes.ilog2(), bytes }
     }
 
     /// The granule's size in bytes.
     #[inline]
     pub(crate) const fn bytes(self) -> usize {
-        1 << self.shift
+        self.bytes
     }
 
     /// `log2` of the size in bytes.

@@ -380,41 +380,27 @@ impl Engine {
         }
     }
 
-    /// Allocates in a pool that [is plain](Self::is_plain), where nothing is kept ready that could be
-    /// reclaimed.
-    #[inline]
-    pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let allocated = self.alloc_block(layout, Owner::Caller);
-        allocated.inspect_err(|_| self.count_failure(None))
-    }
-
-    /// The first step of [`alloc_plain`](Self::alloc_plain), some eighty instructions long: a block of
-    /// just this size that rests. `None` says nothing.
-    #[inline]
-    pub(crate) fn alloc_rested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    /// The quick way to allocate in a pool that [is plain](Self::is_plain). `None` says nothing.
+    #[inline(always)]
+    pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if layout.size() == 0 || layout.align() > MIN_GRANULE {
             return None;
         }
-        let block = NonNull::new(self.slabs.store.alloc_rested(layout.size())?);
+        let block = NonNull::new(self.slabs.store.alloc_plain(layout.size())?);
         self.note_peak();
         block
     }
 
-    /// The first step of [`free_plain`](Self::free_plain), some hundred instructions long. `false` says
-    /// nothing.
-    #[inline]
-    pub(crate) fn free_to_rest(&mut self, pointer: NonNull<u8>) -> bool {
-        self.slabs.store.free_to_rest(pointer.as_ptr())
+    /// The whole way, where nothing is kept ready that could be reclaimed.
+    pub(crate) fn alloc_uncached(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let allocated = self.alloc_block(layout, Owner::Caller);
+        allocated.inspect_err(|_| self.count_failure(None))
     }
 
     /// Frees in a pool that [is plain](Self::is_plain).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        let freed = match self.store().first_region() {
-            Some(_) => self.slabs.store.free(pointer.as_ptr()),
-            None => Err(FreeError::NotInitialised),
-        };
-        freed.inspect_err(|&error| self.count_refusal(error))
+        self.slabs.store.free(pointer.as_ptr())
     }
 
     /// Allocates a heap block.
@@ -431,7 +417,7 @@ impl Engine {
         let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
         let room = size.checked_add(harden.overhead()).ok_or(AllocError::TooLarge)?;
         let allocated = self.slabs.store.alloc(room, align, owner);
-        if let Some(found) = self.slabs.store.found.take() {
+        if let Some(found) = self.slabs.store.take_found() {
             self.note_damage(found);
         }
         if let Some(payload) = allocated? {
@@ -480,9 +466,10 @@ impl Engine {
 
     /// Bytes that callers and caches have.
     pub(crate) fn bytes_out(&self) -> usize {
-        self.store().heap().counters().live_bytes + self.slabs.out_bytes()
+        self.store().heap().live_bytes() + self.slabs.out_bytes()
     }
 
+    #[inline]
     fn note_peak(&mut self) {
         self.peak_bytes = self.peak_bytes.max(self.bytes_out());
     }

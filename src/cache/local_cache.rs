@@ -478,7 +478,7 @@ impl CacheCore {
         }
         engine.with(|engine| {
             if engine.is_plain() {
-                return engine.alloc_plain(layout);
+                return engine.alloc_uncached(layout);
             }
             let block = self.ready(layout, engine).or_else(|error| {
                 // Not for what all regions together could not hold.

@@ -140,37 +140,43 @@ impl Tag {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TagCodec {
     key: usize,
-    check_mask: usize,
+    /// On 32-bit targets, the bits of a tag that are its checksum.
+    narrow_mask: usize,
 }
 
 impl TagCodec {
     /// A codec for blocks of regions up to `max_bytes` long.
     pub(crate) const fn new(key: usize, max_bytes: usize) -> Self {
-        let size_bits = if usize::BITS == 64 { 48 } else { max_bytes.ilog2() + 1 };
-        let check_mask = if size_bits >= usize::BITS { 0 } else { usize::MAX << size_bits };
-        Self { key, check_mask }
+        let size_bits = max_bytes.ilog2() + 1;
+        Self { key, narrow_mask: if size_bits >= 32 { 0 } else { usize::MAX << size_bits } }
+    }
+
+    /// The bits of a tag that are its checksum.
+    #[inline]
+    const fn check_mask(self) -> usize {
+        if usize::BITS == 64 { usize::MAX << (usize::BITS / 4 * 3) } else { self.narrow_mask }
     }
 
     /// Whether blocks of a region this long have sizes that fit a tag.
     pub(crate) const fn can_tag(self, bytes: usize) -> bool {
-        bytes & self.check_mask == 0
+        bytes & self.check_mask() == 0
     }
 
     #[inline]
     fn check(self, addr: usize, low: usize) -> usize {
-        (low ^ addr ^ self.key).wrapping_mul(MULTIPLIER) & self.check_mask
+        (low ^ addr ^ self.key).wrapping_mul(MULTIPLIER) & self.check_mask()
     }
 
     #[inline]
     fn encode(self, addr: usize, tag: Tag) -> usize {
-        debug_assert!(tag.0 & self.check_mask == 0);
+        debug_assert!(tag.0 & self.check_mask() == 0);
         tag.0 | self.check(addr, tag.0)
     }
 
     #[inline]
     fn decode(self, addr: usize, word: usize) -> Option<Tag> {
-        let low = word & !self.check_mask;
-        (word & self.check_mask == self.check(addr, low)).then_some(Tag(low))
+        let low = word & !self.check_mask();
+        (word & self.check_mask() == self.check(addr, low)).then_some(Tag(low))
     }
 }
 

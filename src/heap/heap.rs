@@ -6,12 +6,11 @@
 //! [block][block][free block][block]........[fence]
 //! ```
 //!
-//! Two free blocks never lie side by side. A freed block *rests* first, one in each bin: merged with
-//! nothing, it waits for a request of just its size. The next free of such a size ends its rest, and
-//! so does a request that finds no block. A *span* is lent to a slab without any word of ours in
-//! it, so that its slots can fill it: the word before the span is a slab fence, and behind it one
-//! granule is left out, so that the next tag stands right before an aligned payload again. Spans
-//! that touch need neither:
+//! Two free blocks never lie side by side. A freed block may *rest* first: merged with nothing, it waits
+//! for a request of just its size, until another's rest is worth more or a request finds no block. A
+//! *span* is lent to a slab without any word of ours in it, so that its slots can fill it: the word
+//! before the span is a slab fence, and behind it one granule is left out, so that the next tag stands
+//! right before an aligned payload again. Spans that touch need neither:
 //!
 //! ```text
 //! [block][slab fence]{ slab }{ slab }[pad, tag][block]
@@ -19,12 +18,17 @@
 //!
 //! Every operation is O(1); the caller holds the pool's lock.
 
+use core::ops::Range;
+
 use super::{
-    bins::{Bins, Listed, Place, Shape},
+    bins::{Bins, Listed},
     block::{Block, Tag, TagCodec},
+    resting::Resting,
+    shape::{RestShape, Shape},
 };
 use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
+    harden::Harden,
     region::Region,
     units::{Granule, WORD, round_down, round_up},
 };
@@ -40,9 +44,9 @@ pub(crate) struct HeapCounters {
     pub(crate) internal_bytes: usize,
     /// Bytes lent to slabs.
     pub(crate) span_bytes: usize,
-    /// Bytes of free blocks, tags included.
+    /// Bytes of free blocks and of those that rest, tags included.
     pub(crate) free_bytes: usize,
-    /// Free blocks.
+    /// Free blocks, without those that rest.
     pub(crate) free_blocks: usize,
 }
 
@@ -68,16 +72,58 @@ pub(crate) struct Heap {
     granule: Granule,
     codec: TagCodec,
     bins: Bins,
-    counters: HeapCounters,
+    resting: Resting,
+    /// Counters as in [`HeapCounters`]. These two are written with every call: they do not lie side by
+    /// side, lest compilers read both as one vector right after they have been written singly, for which
+    /// processors have to wait.
+    live_bytes: usize,
+    internal_bytes: usize,
+    span_bytes: usize,
+    live_objects: usize,
+    free_blocks: usize,
+    /// Bytes between the first tags and the end fences of all regions.
+    total_bytes: usize,
+    /// Bytes of slab fences and of what is left out behind spans; for a while it may be negative.
+    fence_bytes: usize,
+    /// Frees that found no place to rest in.
+    crowded: u32,
     /// Freed blocks that were found damaged, and are left alone.
     damaged: usize,
-    /// Free memory is poisoned, all but the words that tags, links and footers are or were in.
-    poisoned: bool,
+    /// The last of them, until it is reported.
+    found: Option<Corruption>,
+    /// With poison, all free memory is filled, but for the words that tags, links and footers are or
+    /// were in.
+    harden: Harden,
 }
 
-/// The first step alone does not do.
-#[derive(Debug)]
-pub(crate) struct NotAtOnce;
+/// What a request comes to: bytes of block, tag included, and the bin of blocks that large.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    need: usize,
+    bin: usize,
+}
+
+/// What becomes of a block that is freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// It rests.
+    Rests,
+    /// It was merged with its free neighbours.
+    Merged,
+    /// It was merged because others rest in its stead: [`Heap::make_way`] ends the rest of one.
+    Crowded,
+}
+
+/// Whether the memory of a block that becomes free is still to be filled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fill {
+    AsFlagsSay,
+    IsFilled,
+}
+
+/// One in so many frees that find no place ends the rest of another block: sizes that are not asked for
+/// any more give way to others.
+const CROWDED_TURN: u32 = 4;
 
 /// What a block that is about to be used will be cut into.
 #[derive(Clone, Copy)]
@@ -95,41 +141,50 @@ impl Heap {
             granule: Granule::new(1),
             codec: TagCodec::new(0, usize::MAX >> 1),
             bins: Bins::empty(),
-            counters: HeapCounters {
-                live_objects: 0,
-                live_bytes: 0,
-                internal_bytes: 0,
-                span_bytes: 0,
-                free_bytes: 0,
-                free_blocks: 0,
-            },
+            resting: Resting::empty(),
+            live_bytes: 0,
+            internal_bytes: 0,
+            span_bytes: 0,
+            live_objects: 0,
+            free_blocks: 0,
+            total_bytes: 0,
+            fence_bytes: 0,
+            crowded: 0,
             damaged: 0,
-            poisoned: false,
+            found: None,
+            harden: Harden::NONE,
         }
     }
 
-    /// A heap whose bins lie at the start of its first region.
+    /// A heap whose tables lie at the start of its first region. Returns the address of its first tag too.
     pub(crate) fn new(
         region: Region,
         granule: Granule,
         key: usize,
-        poisoned: bool,
-    ) -> Result<Self, ConfigError> {
+        harden: Harden,
+    ) -> Result<(Self, usize), ConfigError> {
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let shape = Shape::new(granule, region.len().max(1));
+        let rest_shape = RestShape::new(shape, region.len());
         let table = round_up(region.start(), WORD).ok_or(too_small)?;
-        let front = table.checked_add(shape.table_bytes()).ok_or(too_small)?;
+        let places = round_up(table + Bins::table_bytes(shape), WORD).ok_or(too_small)?;
+        let front = places.checked_add(rest_shape.table_bytes()).ok_or(too_small)?;
         if front > region.end() {
             return Err(too_small);
         }
-        #[allow(unsafe_code)] // the one place where the heap makes memory its table
+        let mut heap = Self { granule, harden, ..Self::empty() };
+        heap.codec = TagCodec::new(key, region.len());
+        #[allow(unsafe_code)]
+        // here and below: the one place where the heap makes memory its tables
         // SAFETY: aligned above, within the region, which is ours.
         let bins = unsafe { Bins::new(shape, region.at(table)) };
-        let codec = TagCodec::new(key, region.len());
-        let counters = HeapCounters::default();
-        let mut heap = Self { granule, codec, bins, counters, damaged: 0, poisoned };
+        #[allow(unsafe_code)]
+        // SAFETY: as above, behind the bins.
+        let resting = unsafe { Resting::new(rest_shape, region.at(places)) };
+        (heap.bins, heap.resting) = (bins, resting);
         heap.add_region(region, front)?;
-        Ok(heap)
+        let first_tag = heap.first_tag(front).ok_or(too_small)?;
+        Ok((heap, first_tag))
     }
 
     /// Makes the part of a region from `front` on one free block with a fence behind it.
@@ -145,20 +200,14 @@ impl Heap {
             return Err(too_small);
         }
         let block = Block::at(region.at(first));
-        if self.poisoned {
+        if self.harden.poisons() {
             block.poison(1..size / WORD);
         }
+        self.total_bytes += size;
         block.above(size).set_tag(self.codec, Tag::end_fence());
         self.bins.widen(region.start()..region.end());
         self.put_free(block, size, block.above(size), Tag::end_fence());
         Ok(())
-    }
-
-    /// Address of the first block's tag in the first region, right after it was set up.
-    pub(crate) fn region_start(&self, region: &Region) -> usize {
-        let table = self.bins.table_end();
-        debug_assert!(region.contains(table));
-        self.first_tag(table).unwrap_or(table)
     }
 
     /// Address of the first tag at or behind `front` that has an aligned payload.
@@ -185,7 +234,23 @@ impl Heap {
 
     /// What the heap counted.
     pub(crate) fn counters(&self) -> HeapCounters {
-        self.counters
+        let &Self { live_objects, live_bytes, internal_bytes, span_bytes, free_blocks, .. } = self;
+        let used = live_bytes + live_objects * WORD + internal_bytes + span_bytes;
+        let free_bytes = self.total_bytes.wrapping_sub(used).wrapping_sub(self.fence_bytes);
+        HeapCounters {
+            live_objects,
+            live_bytes,
+            internal_bytes,
+            span_bytes,
+            free_bytes,
+            free_blocks,
+        }
+    }
+
+    /// Usable bytes in callers' hands.
+    #[inline]
+    pub(crate) fn live_bytes(&self) -> usize {
+        self.live_bytes
     }
 
     /// Usable bytes of the largest free block.
@@ -196,67 +261,68 @@ impl Heap {
     /// Bytes that a block needs for `size` usable ones; `None` on overflow.
     #[inline]
     fn block_size(&self, size: usize) -> Option<usize> {
-        let bytes = self.granule.round_up(size.checked_add(WORD)?)?;
-        let sane = bytes <= isize::MAX.unsigned_abs();
-        sane.then_some(bytes.max(self.min_block()))
+        // Far more than there is, and far from overflow.
+        if size > usize::MAX / 4 {
+            return None;
+        }
+        let granule = self.granule.bytes();
+        Some(((size + WORD + granule - 1) & !(granule - 1)).max(self.min_block()))
+    }
+
+    /// What a request for `size` bytes, aligned to the granule, comes to; `None` on overflow.
+    #[inline(always)]
+    pub(crate) fn request(&self, size: usize) -> Option<Request> {
+        let need = self.block_size(size)?;
+        Some(Request { need, bin: self.bins.shape().bin(need) })
     }
 
     /// Allocates `size` bytes aligned to `align`, a power of two. `None`: no block is large
     /// enough.
-    #[inline]
     pub(crate) fn alloc(
         &mut self,
         size: usize,
         align: usize,
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
-        let Some(need) = self.block_size(size) else { return Ok(None) };
+        let Some(request) = self.request(size) else { return Ok(None) };
         if align > self.granule.bytes() {
-            return self.alloc_aligned(need, align, owner);
+            return self.alloc_aligned(request.need, align, owner);
         }
-        if let Some(block) = self.take_rested(need, owner)? {
-            return Ok(Some(block.payload()));
+        match self.alloc_rested(request, owner) {
+            None => self.alloc_free(request, owner),
+            rested => Ok(rested),
         }
-        let Some(free) = self.bins.find(need, self.codec)? else { return Ok(None) };
-        self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
-    /// The first step of [`alloc`](Self::alloc) for a caller: a block that rests and is just large enough.
-    /// `None` says nothing.
-    #[inline]
-    pub(crate) fn alloc_rested(&mut self, size: usize) -> Option<*mut u8> {
-        let need = self.block_size(size)?;
-        let place = self.bins.place_of(need)?;
-        let block = place.block()?;
-        let tag = self.resting_tag(block).ok().filter(|tag| tag.size() == need)?;
-        self.rouse(place, block, tag, Owner::Caller);
+    /// The first half of [`alloc`](Self::alloc): takes a block that rests, if the last one of its bin is
+    /// just as large as it needs to be.
+    #[inline(always)]
+    pub(crate) fn alloc_rested(
+        &mut self,
+        Request { need, bin }: Request,
+        owner: Owner,
+    ) -> Option<*mut u8> {
+        let block = self.resting.last(bin)?;
+        let Ok(tag) = self.resting_tag(block) else { return self.drop_rest(bin, block) };
+        if tag.size() != need {
+            return None;
+        }
+        self.resting.rouse_last(bin, need);
+        let used = Tag::used(need).with_prev_free(tag.prev_is_free());
+        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
+        self.count_in(need, owner);
         Some(block.payload())
     }
 
-    /// Takes a block that rests, if one is just as large as it needs to be.
-    #[inline]
-    fn take_rested(&mut self, need: usize, owner: Owner) -> Result<Option<Block>, Corruption> {
-        let Some(place) = self.bins.place_of(need) else { return Ok(None) };
-        let Some(block) = place.block() else { return Ok(None) };
-        let tag = self.resting_tag(block).inspect_err(|_| {
-            self.bins.rouse(place);
-            self.damaged += 1;
-        })?;
-        if tag.size() != need {
-            return Ok(None);
-        }
-        self.rouse(place, block, tag, owner);
-        Ok(Some(block))
-    }
-
-    /// Makes a block that rests in a place a used one.
-    #[inline]
-    fn rouse(&mut self, place: Place, block: Block, tag: Tag, owner: Owner) {
-        self.bins.rouse(place);
-        let used = Tag::used(tag.size()).with_prev_free(tag.prev_is_free());
-        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
-        self.count_unfree(tag.size());
-        self.count_in(tag.size(), owner);
+    /// The second half: cuts a free block.
+    #[inline(never)]
+    pub(crate) fn alloc_free(
+        &mut self,
+        Request { need, bin }: Request,
+        owner: Owner,
+    ) -> Result<Option<*mut u8>, Corruption> {
+        let Some(free) = self.bins.find(bin, need, self.codec)? else { return Ok(None) };
+        self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
     #[inline]
@@ -266,6 +332,26 @@ impl Heap {
             return Err(broken);
         }
         block.tag(self.codec).filter(|tag| tag.is_resting()).ok_or(broken)
+    }
+
+    /// Leaves the last block of a bin that rests alone for good: its tag is damaged.
+    #[cold]
+    fn drop_rest<T>(&mut self, bin: usize, block: Block) -> Option<T> {
+        self.resting.drop_last(bin, self.codec);
+        self.damaged += 1;
+        self.found = Some(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag });
+        None
+    }
+
+    /// Whether damage was come by that has not been reported.
+    #[inline]
+    pub(crate) fn has_found(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// That damage, once.
+    pub(crate) fn take_found(&mut self) -> Option<Corruption> {
+        self.found.take()
     }
 
     fn alloc_aligned(
@@ -293,104 +379,114 @@ impl Heap {
     /// [ free block                        ]
     /// [ gap, free ][ used ][ rest, free ]
     /// ```
-    #[inline]
     fn take(&mut self, free: Listed, cut: Cut, owner: Owner) -> Result<*mut u8, Corruption> {
         let Listed { block, tag, .. } = free;
-        let (above, above_tag) = self.above(block, tag)?;
         let used = block.above(cut.gap);
         let room = tag.size() - cut.gap;
-        let size = if room - cut.need >= self.min_block() { cut.need } else { room };
+        let splits = room - cut.need >= self.min_block();
+        let size = if splits { cut.need } else { room };
         let used_tag = Tag::used(size).with_internal(owner == Owner::Pool);
-        used.set_tag(self.codec, used_tag);
-        if cut.gap > 0 {
-            self.change_free(free, block, used, used_tag);
-            self.close(used, size, room, above, above_tag);
-        } else if size < room {
-            self.change_free(free, used.above(size), above, above_tag);
+        if splits && cut.gap == 0 {
+            // The usual case: what is above the block does not change.
+            self.bins.replace(free, used.above(size), room - size);
+            self.write_free(used.above(size), room - size);
+            used.set_tag(self.codec, used_tag);
             self.forget_links(block);
         } else {
+            let (above, above_tag) = self.above(block, tag)?;
             self.take_free(free);
-            above.set_tag(self.codec, above_tag.with_prev_free(false));
             self.forget_links(block);
-        }
-        if size == room {
-            self.forget_footer(above);
+            used.set_tag(self.codec, used_tag);
+            if cut.gap > 0 {
+                self.put_free(block, cut.gap, used, used_tag);
+            }
+            self.close(used, size, room, above, above_tag);
+            if !splits {
+                self.forget_footer(above);
+            }
         }
         self.count_in(size, owner);
         Ok(used.payload())
     }
 
-    /// Frees the block at `payload`, which lies in the heap's part of `region`. It rests, or is merged
-    /// with free neighbours. `accept` is called with its usable size once nothing can fail any more.
-    /// Returns a block whose rest ends with it: the caller is to [`settle`](Self::settle) it.
-    #[inline]
+    /// Frees the block at `payload`, which lies in the heap's part of `region`: it rests, or is merged
+    /// with free neighbours.
+    #[inline(always)]
     pub(crate) fn free(
         &mut self,
         payload: *mut u8,
         region: &Region,
         owner: Owner,
-        accept: impl FnOnce(usize),
-    ) -> Result<Option<Block>, FreeError> {
+    ) -> Result<Freed, FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
         let size = tag.size();
-        let place = self.bins.place_of(size).filter(|_| self.bins.lets_rest(size));
-        let Some(place) = place else {
-            self.merge(block, tag, region, || accept(size - WORD))?;
+        let bin = self.bins.shape().bin(size);
+        if !self.resting.has_place(bin, size) {
+            self.merge(block, tag, region, Fill::AsFlagsSay)?;
             self.count_out(size, owner);
-            return Ok(None);
-        };
+            return Ok(self.count_merged(bin));
+        }
         self.above(block, tag)?;
-        accept(size - WORD);
-        Ok(self.lay_to_rest(block, tag, place, owner))
-    }
-
-    /// The first step of [`free`](Self::free) for a caller's block: it rests, if it may. Returns what
-    /// `free` does. An error says nothing, and nothing has changed.
-    #[inline]
-    pub(crate) fn free_to_rest(
-        &mut self,
-        payload: *mut u8,
-        region: &Region,
-    ) -> Result<Option<Block>, NotAtOnce> {
-        let live = self.live(payload, region, Owner::Caller);
-        let (block, tag) = live.map_err(|_| NotAtOnce)?;
-        let place = self.bins.place_of(tag.size()).filter(|_| self.bins.lets_rest(tag.size()));
-        let place = place.ok_or(NotAtOnce)?;
-        self.above(block, tag).map_err(|_| NotAtOnce)?;
-        Ok(self.lay_to_rest(block, tag, place, Owner::Caller))
-    }
-
-    #[inline]
-    fn lay_to_rest(&mut self, block: Block, tag: Tag, place: Place, owner: Owner) -> Option<Block> {
-        let size = tag.size();
+        self.fill_free(block, tag);
         block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
+        self.resting.rest(bin, block, size);
         self.count_out(size, owner);
-        self.count_free(size);
-        self.bins.rest(place, block)
+        Ok(Freed::Rests)
     }
 
-    /// Merges a block whose rest has ended with its free neighbours. If it is damaged, or they are, it
-    /// stays as it is, for good: `validate` names it.
-    pub(crate) fn settle(&mut self, block: Block, region: &Region) {
-        let tag = self.resting_tag(block);
-        match tag.and_then(|tag| self.merge(block, tag, region, || ()).map(|()| tag)) {
-            Ok(tag) => {
-                // Merging has counted it as new.
-                self.count_unfree(tag.size());
-            }
-            Err(_) => self.damaged += 1,
+    /// Counts a free that led to a merger.
+    #[inline]
+    fn count_merged(&mut self, bin: usize) -> Freed {
+        if bin >= self.resting.bins() {
+            return Freed::Merged;
+        }
+        self.crowded = self.crowded.wrapping_add(1);
+        let makes_way = self.crowded.is_multiple_of(CROWDED_TURN);
+        if makes_way { Freed::Crowded } else { Freed::Merged }
+    }
+
+    /// Fills a block that becomes free as the flags say.
+    #[inline]
+    fn fill_free(&self, block: Block, tag: Tag) {
+        if self.harden.is_off() {
+            return;
+        }
+        let room = tag.size() - WORD;
+        #[allow(unsafe_code)]
+        // SAFETY: the block was live, is that long, and is given up.
+        unsafe {
+            self.harden.fill_free(block.payload(), room, room);
         }
     }
 
-    /// Freed blocks that were found damaged.
-    pub(crate) fn damaged(&self) -> usize {
-        self.damaged
+    /// Ends the rest of a block whose bin's turn it is, if there is one; the caller is to
+    /// [`settle`](Self::settle) it. O(1).
+    pub(crate) fn make_way(&mut self) -> Option<Block> {
+        let bin = self.resting.next_hand();
+        self.rouse(bin)
     }
 
-    /// The next block whose rest is to end, from a bin on, and where to go on; see
-    /// [`Bins::rouse_next`].
-    pub(crate) fn rouse_next(&mut self, from: usize) -> Option<(Block, usize)> {
-        self.bins.rouse_next(from)
+    /// Whether blocks rest.
+    pub(crate) fn has_resting(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
+    /// The numbers of the bins whose blocks may rest.
+    pub(crate) fn resting_bins(&self) -> Range<usize> {
+        0..self.resting.bins()
+    }
+
+    /// Ends the rest of the last block of a bin, if there is one; the caller is to
+    /// [`settle`](Self::settle) it.
+    pub(crate) fn rouse(&mut self, bin: usize) -> Option<Block> {
+        while let Some(block) = self.resting.last(bin) {
+            if let Ok(tag) = self.resting_tag(block) {
+                self.resting.rouse_last(bin, tag.size());
+                return Some(block);
+            }
+            self.drop_rest::<Block>(bin, block);
+        }
+        None
     }
 
     /// The block above a live one, if it rests; its rest ends, and the caller is to
@@ -398,8 +494,26 @@ impl Heap {
     pub(crate) fn rouse_above(&mut self, payload: *mut u8, region: &Region) -> Option<Block> {
         let (block, tag) = self.live(payload, region, Owner::Caller).ok()?;
         let (above, above_tag) = self.above(block, tag).ok()?;
-        let rests = above_tag.is_resting() && self.bins.rouse_block(above, above_tag.size());
-        rests.then_some(above)
+        if !above_tag.is_resting() {
+            return None;
+        }
+        let bin = self.bins.shape().bin(above_tag.size());
+        self.resting.rouse_block(bin, above, above_tag.size()).then_some(above)
+    }
+
+    /// Merges a block whose rest has ended with its free neighbours. If they are damaged, it stays as it
+    /// is, for good: `validate` names them.
+    pub(crate) fn settle(&mut self, block: Block, region: &Region) {
+        let tag = self.resting_tag(block);
+        let merged = tag.and_then(|tag| self.merge(block, tag, region, Fill::IsFilled));
+        if merged.is_err() {
+            self.damaged += 1;
+        }
+    }
+
+    /// Freed blocks that were found damaged.
+    pub(crate) fn damaged(&self) -> usize {
+        self.damaged
     }
 
     /// The live block at `payload` that belongs to `owner`.
@@ -429,39 +543,43 @@ impl Heap {
         Ok((block, tag))
     }
 
-    /// Frees a used block.
+    /// Makes a block free.
     ///
     /// ```text
     /// [prev, free?][ this ][next, free?]   ->   [ free                  ]
     /// ```
+    #[inline(never)]
     fn merge(
         &mut self,
         block: Block,
         tag: Tag,
         region: &Region,
-        accept: impl FnOnce(),
+        fill: Fill,
     ) -> Result<(), Corruption> {
         let (above, above_tag) = self.above(block, tag)?;
-        let prev = if tag.prev_is_free() { Some(self.free_below(block, region)?) } else { None };
-        let (mut next, mut end) = (None, None);
-        if above_tag.is_free() {
-            end = Some(self.above(above, above_tag)?);
-            next = Some(self.bins.listed(above, above_tag)?);
+        let next = above_tag.is_free().then(|| self.bins.listed(above, above_tag)).transpose()?;
+        let prev = tag.prev_is_free().then(|| self.free_below(block, region)).transpose()?;
+        // From here on nothing can fail.
+        if fill == Fill::AsFlagsSay {
+            self.fill_free(block, tag);
         }
-
-        accept();
-        // From here on nothing can fail. The tag is rewritten even if the block below swallows
-        // it, so that a second free of this pointer finds a block that is not live.
+        // The tag is rewritten even if the block below swallows it, so that a second free of this pointer
+        // finds a block that is not live.
         block.set_tag(self.codec, Tag::free(tag.size()).with_prev_free(tag.prev_is_free()));
-        let (end, end_tag) = end.unwrap_or((above, above_tag));
+        let start = prev.map_or(block, |prev| prev.block);
+        let end = next.map_or(above, |next| above.above(next.tag.size()));
+        let size = end.addr() - start.addr();
         match (prev, next) {
-            (None, None) => self.put_free(block, tag.size(), end, end_tag),
-            (None, Some(next)) => self.change_free(next, block, end, end_tag),
-            (Some(prev), None) => self.change_free(prev, prev.block, end, end_tag),
+            (None, None) => self.list_free(start, size),
+            (None, Some(old)) | (Some(old), None) => self.bins.replace(old, start, size),
             (Some(prev), Some(next)) => {
                 self.take_free(next);
-                self.change_free(prev, prev.block, end, end_tag);
+                self.bins.replace(prev, start, size);
             }
+        }
+        self.write_free(start, size);
+        if next.is_none() {
+            above.set_tag(self.codec, above_tag.with_prev_free(true));
         }
         if prev.is_some() {
             self.forget_footer(block);
@@ -475,7 +593,7 @@ impl Heap {
     /// Poisons the links of what is not a free block of its own any more.
     #[inline]
     fn forget_links(&self, block: Block) {
-        if self.poisoned {
+        if self.harden.poisons() {
             block.poison(1..3);
         }
     }
@@ -483,7 +601,7 @@ impl Heap {
     /// Poisons the footer of what was a free block below this one.
     #[inline]
     fn forget_footer(&self, above: Block) {
-        if self.poisoned {
+        if self.harden.poisons() {
             above.below(WORD).poison(0..1);
         }
     }
@@ -553,7 +671,7 @@ impl Heap {
         let size = if room - need >= self.min_block() { need } else { room };
         block.set_tag(self.codec, tag.with_size(size));
         self.close(block, size, room, end, end_tag);
-        self.counters.live_bytes = self.counters.live_bytes + size - tag.size();
+        self.live_bytes = self.live_bytes + size - tag.size();
         Ok(Some(size - WORD))
     }
 
@@ -597,7 +715,7 @@ impl Heap {
         let size = if room - need >= self.min_block() { need } else { room };
         below.set_tag(self.codec, Tag::used(size));
         self.close(below, size, room, end, end_tag);
-        self.counters.live_bytes = self.counters.live_bytes + size - tag.size();
+        self.live_bytes = self.live_bytes + size - tag.size();
         Ok(Some(below.payload()))
     }
 
@@ -641,6 +759,7 @@ impl Heap {
         let (end, end_tag) = self.above(block, tag)?;
 
         self.take_free(free);
+        let mut left_free = 0;
         self.forget_links(block);
         self.forget_footer(end);
         let fence = block.with_addr(start - WORD);
@@ -648,18 +767,22 @@ impl Heap {
             fence.set_tag(self.codec, Tag::slab_fence());
         }
         if fence.addr() > block.addr() {
+            left_free += fence.addr() - block.addr();
             self.put_free(block, fence.addr() - block.addr(), fence, Tag::slab_fence());
         }
         let rest = block.with_addr(self.tag_behind_span(start + len));
         if rest.addr() < end.addr() {
+            left_free += end.addr() - rest.addr();
             self.put_free(rest, end.addr() - rest.addr(), end, end_tag);
         } else if rest == end {
             end.set_tag(self.codec, end_tag.with_prev_free(false));
-        } else if self.poisoned {
+        } else if self.harden.poisons() {
             // The fence of the slab above, which is the span's last word now.
             end.poison(0..1);
         }
-        self.counters.span_bytes += len;
+        self.span_bytes += len;
+        self.fence_bytes =
+            self.fence_bytes.wrapping_add(tag.size()).wrapping_sub(len).wrapping_sub(left_free);
         Ok(Some(Span { start: block.with_addr(start).payload().wrapping_sub(WORD), len }))
     }
 
@@ -720,13 +843,13 @@ impl Heap {
         let size = end.addr() - block.addr();
         let tag = Tag::used(size).with_prev_free(prev_free);
         block.set_tag(self.codec, tag);
-        if let Err(broken) = self.merge(block, tag, region, || ()) {
+        self.merge(block, tag, region, Fill::IsFilled).inspect_err(|_| {
             if !below {
                 fence.set_tag(self.codec, Tag::slab_fence().with_prev_free(prev_free));
             }
-            return Err(broken);
-        }
-        self.counters.span_bytes -= span.len;
+        })?;
+        self.span_bytes -= span.len;
+        self.fence_bytes = self.fence_bytes.wrapping_add(span.len).wrapping_sub(size);
         Ok(())
     }
 
@@ -738,63 +861,54 @@ impl Heap {
         }
     }
 
-    /// Checks all bins against each other; see [`Bins::validate`].
+    /// Checks all bins against each other, and what rests; see [`Bins::validate`].
     pub(crate) fn validate_bins(
         &self,
         is_in_heap: impl Fn(usize) -> bool,
     ) -> Result<usize, Corruption> {
-        self.bins.validate(self.codec, is_in_heap)
+        let may_be_block = |block: Block| self.bins.may_be_block(block) && is_in_heap(block.addr());
+        self.resting.validate(self.bins.shape(), self.codec, may_be_block)?;
+        self.bins.validate(self.codec, &is_in_heap)
     }
 
     /// Makes `[block, block + size)` a free block below `above`, whose tag is `above_tag`.
     #[inline]
     fn put_free(&mut self, block: Block, size: usize, above: Block, above_tag: Tag) {
         debug_assert_eq!(block.addr() + size, above.addr());
+        self.list_free(block, size);
+        self.write_free(block, size);
+        above.set_tag(self.codec, above_tag.with_prev_free(true));
+    }
+
+    /// Writes a free block's tag and footer.
+    #[inline]
+    fn write_free(&self, block: Block, size: usize) {
         block.set_tag(self.codec, Tag::free(size));
         block.set_footer(size);
-        above.set_tag(self.codec, above_tag.with_prev_free(true));
+    }
+
+    /// Puts a free block into its bin.
+    #[inline]
+    fn list_free(&mut self, block: Block, size: usize) {
         self.bins.insert(block, size);
-        self.count_free(size);
+        self.free_blocks += 1;
     }
 
     /// Takes a free block out of its bin.
     #[inline]
     fn take_free(&mut self, free: Listed) {
         self.bins.remove(free);
-        self.count_unfree(free.tag.size());
-    }
-
-    /// Makes `[block, above)` free in the place of `old`, a part or a whole of which it is.
-    #[inline]
-    fn change_free(&mut self, old: Listed, block: Block, above: Block, above_tag: Tag) {
-        let size = above.addr() - block.addr();
-        self.bins.replace(old, block, size);
-        block.set_tag(self.codec, Tag::free(size));
-        block.set_footer(size);
-        above.set_tag(self.codec, above_tag.with_prev_free(true));
-        self.counters.free_bytes = self.counters.free_bytes + size - old.tag.size();
-    }
-
-    #[inline]
-    fn count_free(&mut self, size: usize) {
-        self.counters.free_bytes += size;
-        self.counters.free_blocks += 1;
-    }
-
-    #[inline]
-    fn count_unfree(&mut self, size: usize) {
-        self.counters.free_bytes -= size;
-        self.counters.free_blocks -= 1;
+        self.free_blocks -= 1;
     }
 
     #[inline]
     fn count_in(&mut self, size: usize, owner: Owner) {
         match owner {
             Owner::Caller => {
-                self.counters.live_objects += 1;
-                self.counters.live_bytes += size - WORD;
+                self.live_objects += 1;
+                self.live_bytes += size - WORD;
             }
-            Owner::Pool => self.counters.internal_bytes += size,
+            Owner::Pool => self.internal_bytes += size,
         }
     }
 
@@ -802,10 +916,10 @@ impl Heap {
     fn count_out(&mut self, size: usize, owner: Owner) {
         match owner {
             Owner::Caller => {
-                self.counters.live_objects -= 1;
-                self.counters.live_bytes -= size - WORD;
+                self.live_objects -= 1;
+                self.live_bytes -= size - WORD;
             }
-            Owner::Pool => self.counters.internal_bytes -= size,
+            Owner::Pool => self.internal_bytes -= size,
         }
     }
 }

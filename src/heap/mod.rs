@@ -4,6 +4,8 @@ mod bins;
 mod block;
 #[expect(clippy::module_inception, reason = "the heap's operations, beside its parts")]
 mod heap;
+mod resting;
+mod shape;
 
 pub(crate) use block::{Block, Tag};
-pub(crate) use heap::{Heap, HeapCounters, Owner, Span};
+pub(crate) use heap::{Freed, Heap, HeapCounters, Owner, Span};

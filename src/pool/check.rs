@@ -155,7 +155,7 @@ fn count_block(tag: Tag, counters: &mut HeapCounters) {
     match (tag.is_used(), tag.is_internal()) {
         (false, _) => {
             counters.free_bytes += tag.size();
-            counters.free_blocks += 1;
+            counters.free_blocks += usize::from(tag.is_free());
         }
         (true, true) => counters.internal_bytes += tag.size(),
         (true, false) => {

@@ -109,6 +109,28 @@ fn locked<L: RawMutex, R>(
     result
 }
 
+/// What [`Pool::alloc`] does where its first step does not do.
+#[inline(never)]
+fn alloc_slow<L: RawMutex>(
+    guarded: MutexGuard<'_, L, Guarded>,
+    layout: Layout,
+) -> Result<NonNull<u8>, AllocError> {
+    locked(guarded, |cache, engine| {
+        if engine.is_plain() {
+            return engine.alloc_uncached(layout);
+        }
+        cache.alloc(layout, engine)
+    })
+}
+
+#[inline(never)]
+fn free_slow<L: RawMutex>(
+    guarded: MutexGuard<'_, L, Guarded>,
+    pointer: NonNull<u8>,
+) -> Result<(), FreeError> {
+    locked(guarded, |cache, engine| cache.free(pointer, None, engine))
+}
+
 /// Lets the lock go, then reports what happened under it.
 fn finish<L: RawMutex>(mut guarded: MutexGuard<'_, L, Guarded>) {
     let events = guarded.engine.events.take();
@@ -252,16 +274,11 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let mut guarded = self.inner.lock();
         if guarded.engine.is_plain()
-            && let Some(block) = guarded.engine.alloc_rested(layout)
+            && let Some(block) = guarded.engine.alloc_plain(layout)
         {
             return Ok(block);
         }
-        locked(guarded, |cache, engine| {
-            if engine.is_plain() {
-                return engine.alloc_plain(layout);
-            }
-            cache.alloc(layout, engine)
-        })
+        alloc_slow(guarded, layout)
     }
 
     /// Like [`alloc`](Self::alloc), with every byte zero. O(1) plus the bytes, which are zeroed
@@ -310,15 +327,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
     pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         let mut guarded = self.inner.lock();
-        if guarded.engine.is_plain() && guarded.engine.free_to_rest(pointer) {
+        if guarded.engine.is_plain() && guarded.engine.free_plain(pointer).is_ok() {
             return Ok(());
         }
-        locked(guarded, |cache, engine| {
-            if engine.is_plain() {
-                return engine.free_plain(pointer);
-            }
-            cache.free(pointer, None, engine)
-        })
+        free_slow(guarded, pointer)
     }
 
     /// Allocates a slot of a class. O(1), under the lock.

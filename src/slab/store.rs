@@ -12,7 +12,7 @@ use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     flags::PoolFlags,
     harden::Harden,
-    heap::{Block, Heap, Owner, Span},
+    heap::{Block, Freed, Heap, Owner, Span},
     region::Region,
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
 };
@@ -86,7 +86,7 @@ pub(crate) struct Store {
     zeroed: bool,
     pub(crate) harden: Harden,
     /// Damage that was come by, until it is reported.
-    pub(crate) found: Option<Corruption>,
+    found: Option<Corruption>,
 }
 
 // SAFETY: the pointers lead into regions, which are not tied to a thread.
@@ -114,11 +114,10 @@ impl Store {
         flags: PoolFlags,
     ) -> Result<Self, ConfigError> {
         let harden = Harden::new(flags, key);
-        let heap = Heap::new(region, granule, key, harden.poisons())?;
+        let (heap, first_tag) = Heap::new(region, granule, key, harden)?;
         let zeroed = zeroed && !harden.poisons();
         let mut store =
             Self { heap, first: null_mut(), piece_log2: None, zeroed, harden, found: None };
-        let first_tag = store.heap.region_start(&region);
         store.first = store.new_entry(region, first_tag)?;
         if store.heap.largest_free() == 0 {
             return Err(ConfigError::RegionTooSmall { bytes: region.len() });
@@ -293,26 +292,19 @@ impl Store {
         }
     }
 
-    /// As [`Heap::alloc_rested`].
-    #[inline]
-    pub(crate) fn alloc_rested(&mut self, size: usize) -> Option<*mut u8> {
-        self.heap.alloc_rested(size)
+    /// As [`Heap::alloc`] for a caller and any alignment of at most the granule. `None` says nothing.
+    #[inline(always)]
+    pub(crate) fn alloc_plain(&mut self, size: usize) -> Option<*mut u8> {
+        let request = self.heap.request(size)?;
+        match self.heap.alloc_rested(request, Owner::Caller) {
+            None if !self.heap.has_found() => self.heap.alloc_free(request, Owner::Caller).ok()?,
+            rested => rested,
+        }
     }
 
-    /// As [`Heap::free_to_rest`], in the first region.
-    #[inline]
-    pub(crate) fn free_to_rest(&mut self, payload: *mut u8) -> bool {
-        // SAFETY: null, or an entry (see `first_region`); not through `self`, which the heap changes.
-        let Some(first) = (unsafe { self.first.as_ref() }) else { return false };
-        let region = &first.region;
-        if !region.contains(payload.addr()) {
-            return false;
-        }
-        let rested = self.heap.free_to_rest(region.at(payload.addr()), region);
-        if let Ok(Some(roused)) = rested {
-            self.settle(roused);
-        }
-        rested.is_ok()
+    /// Damage that was come by since it was asked for last.
+    pub(crate) fn take_found(&mut self) -> Option<Corruption> {
+        self.found.take().or_else(|| self.heap.take_found())
     }
 
     /// Whether a block that has just been allocated was left alone while it was free. If not, it is kept
@@ -337,15 +329,18 @@ impl Store {
         self.heap.live(region.at(addr), &region, owner).map(|(_, tag)| tag.size() - WORD)
     }
 
-    /// Merges every block that rests; `false` if there was none. O(bins).
+    /// Merges every block that rests; `false` if there was none. O(blocks that rest).
     #[cold]
     pub(crate) fn settle_all(&mut self) -> bool {
-        let mut bin = 0;
-        while let Some((block, next)) = self.heap.rouse_next(bin) {
-            self.settle(block);
-            bin = next;
+        if !self.heap.has_resting() {
+            return false;
         }
-        bin > 0
+        for bin in self.heap.resting_bins() {
+            while let Some(block) = self.heap.rouse(bin) {
+                self.settle(block);
+            }
+        }
+        true
     }
 
     /// Merges a block whose rest has ended.
@@ -356,25 +351,23 @@ impl Store {
     }
 
     /// Frees a caller's heap block. Slots are not heap blocks: the caller has looked at the map.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let addr = payload.addr();
         let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
         self.free_in(region.at(addr), &region, Owner::Caller)
     }
 
-    #[inline]
+    #[inline(always)]
     fn free_in(
         &mut self,
         payload: *mut u8,
         region: &Region,
         owner: Owner,
     ) -> Result<(), FreeError> {
-        let harden = self.harden;
-        // SAFETY: what is called once nothing can fail any more: the block is live, that long, and
-        // given up.
-        let accept = |room| unsafe { harden.fill_free(payload, room, room) };
-        if let Some(roused) = self.heap.free(payload, region, owner, accept)? {
+        if self.heap.free(payload, region, owner)? == Freed::Crowded
+            && let Some(roused) = self.heap.make_way()
+        {
             self.settle(roused);
         }
         Ok(())

@@ -1,0 +1,175 @@
+//! Which sizes share a bin, and how large a region's tables of bins and of resting blocks are.
+//!
+//! Sizes are counted in granules. The first row has an exact bin for each small size; each further row
+//! covers one power of two, cut into as many bins as the first row has (TLSF's two levels: Masmano,
+//! Ripoll, Crespo, Real, ECRTS 2004).
+
+use super::block::Block;
+use crate::units::{Granule, WORD, floor_log2, to_usize};
+
+/// Scale of the region sizes at which rows get finer: a region of 4 KiB on a 32-bit target.
+const MIN_TABLE_SHARE: usize = WORD;
+
+/// Regions below this size have no resting blocks: the places for them would take too much.
+const MIN_RESTING_REGION: usize = WORD << 14;
+
+/// The part of the largest region that may rest: what rests is missing when memory is short, and
+/// splits what would be whole.
+const RESTING_SHARE: usize = 1024;
+
+/// There is a place for a resting block for this many bytes of the region, but never more of them
+/// than [`MAX_PLACES`]: a request that finds nothing merges all that rest.
+const BYTES_PER_PLACE: usize = 8192;
+
+/// Most places.
+const MAX_PLACES: usize = 1024;
+
+/// Rows of bins whose blocks may rest: sizes up to 8 KiB at the smallest granule.
+const RESTING_ROWS: usize = 5;
+
+/// The tables' dimensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    granule: Granule,
+    row_shift: u32,
+    rows: usize,
+    /// The last bin.
+    last: usize,
+}
+
+impl Shape {
+    /// Of a heap without memory.
+    pub(super) const EMPTY: Self =
+        Self { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0 };
+
+    /// The table for blocks of up to `max_bytes`. Small regions get coarser rows, so that the
+    /// table stays a small part of them.
+    pub(super) fn new(granule: Granule, max_bytes: usize) -> Self {
+        let row_shift = match max_bytes / MIN_TABLE_SHARE {
+            0..1024 => 3,
+            1024..8192 => 4,
+            _ => 5,
+        };
+        // No block is as large as the region that holds its table.
+        let units = (max_bytes.saturating_sub(1) >> granule.shift()).max(1);
+        let rows = (floor_log2(units) + 1).saturating_sub(to_usize(row_shift)) + 1;
+        Self { granule, row_shift, rows, last: (rows << row_shift) - 1 }
+    }
+
+    pub(super) const fn bins(self) -> usize {
+        self.rows << self.row_shift
+    }
+
+    pub(super) const fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// The bin of blocks of `size` bytes; the last one also takes all that are larger.
+    #[inline]
+    pub(super) fn bin(self, size: usize) -> usize {
+        let units = size >> self.granule.shift();
+        if units < self.columns() {
+            return units;
+        }
+        // Rows above the first start at a power of two, whose top bit counts the row further up.
+        let above = units.ilog2().wrapping_sub(self.row_shift);
+        let row = to_usize(above).wrapping_shl(self.row_shift);
+        (row + units.wrapping_shr(above)).min(self.last)
+    }
+
+    /// Whether all blocks of a bin have one size.
+    #[inline]
+    pub(super) fn is_exact(self, bin: usize) -> bool {
+        bin < 2 * self.columns()
+    }
+
+    #[inline]
+    pub(super) fn row_of(self, bin: usize) -> usize {
+        bin >> self.row_shift
+    }
+
+    #[inline]
+    pub(super) fn column_of(self, bin: usize) -> usize {
+        bin & (self.columns() - 1)
+    }
+
+    #[inline]
+    pub(super) fn bin_at(self, row: usize, column: usize) -> usize {
+        row << self.row_shift | column
+    }
+
+    /// Bins in a row.
+    #[inline]
+    pub(super) fn columns(self) -> usize {
+        1 << self.row_shift
+    }
+}
+
+/// How much may rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RestShape {
+    /// Bins, from the smallest on, whose blocks may rest.
+    pub(super) bins: usize,
+    /// Places for them, a power of two; the first is never used.
+    pub(super) places: usize,
+    /// Bytes that may rest.
+    pub(super) bytes: usize,
+}
+
+impl RestShape {
+    /// Of a heap where nothing rests.
+    pub(super) const NONE: Self = Self { bins: 0, places: 0, bytes: 0 };
+
+    /// For the bins of a region of `bytes` bytes.
+    pub(super) fn new(bins: Shape, bytes: usize) -> Self {
+        if bytes < MIN_RESTING_REGION {
+            return Self::NONE;
+        }
+        Self {
+            bins: bins.rows().min(RESTING_ROWS) * bins.columns(),
+            places: 1 << floor_log2(bytes / BYTES_PER_PLACE).min(floor_log2(MAX_PLACES)),
+            bytes: bytes / RESTING_SHARE,
+        }
+    }
+
+    /// Bytes of table; see [`Resting`](super::resting::Resting).
+    pub(super) const fn table_bytes(self) -> usize {
+        if self.places == 0 {
+            return 0;
+        }
+        self.places * size_of::<Block>() + (self.places + self.bins) * size_of::<u16>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_ascend_with_size_and_small_ones_are_exact() {
+        let shape = Shape::new(Granule::new(16), 1 << 26);
+        let (mut previous, mut least) = (0, 0);
+        for units in 1..100_000usize {
+            let bin = shape.bin(units * 16);
+            assert!(bin == previous || bin == previous + 1, "{units}");
+            assert!(units >= 64 || (bin == units && shape.is_exact(bin)));
+            if bin != previous {
+                assert!(shape.is_exact(previous) || (units - least) * 32 <= least, "{units}");
+                (previous, least) = (bin, units);
+            }
+        }
+        assert!(!shape.is_exact(previous));
+        assert!(shape.bin(1 << 26) < shape.bins());
+    }
+
+    #[test]
+    fn small_regions_have_small_tables() {
+        for kib in [1usize, 4, 16, 64, 128, 1024] {
+            let shape = Shape::new(Granule::new(1), kib << 10);
+            let rest = RestShape::new(shape, kib << 10);
+            let bytes = shape.bins() * size_of::<Block>() + rest.table_bytes();
+            assert!(bytes * 100 / (kib << 10) <= 30, "{kib} KiB pays {bytes}");
+            assert!(shape.bin(kib << 10) < shape.bins());
+        }
+    }
+}
