@@ -7,7 +7,7 @@
 //!
 //! Exit status: 0 if no mean grows by more than half and no worst case exceeds its bound.
 
-use std::{alloc::Layout, process::ExitCode, ptr::NonNull};
+use std::{alloc::Layout, ops::RangeInclusive, process::ExitCode, ptr::NonNull};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -41,6 +41,13 @@ const REGION: usize = 1 << 30;
 const HOLES: [usize; 4] = [40, 104, 200, 1016];
 /// Does not fit into any hole, but belongs to the list of the largest.
 const TOO_LARGE: usize = 1032;
+
+/// Sizes up to a little above the largest hole, and sizes whose blocks never rest.
+const SMALL: RangeInclusive<usize> = 16..=1400;
+const LARGE: RangeInclusive<usize> = 10_000..=20_000;
+
+/// More blocks than can rest.
+const RESTING: usize = 1100;
 
 /// Heap blocks that are allocated in a row, and slots, which have to empty magazines.
 const BLOCKS: usize = 16;
@@ -129,7 +136,9 @@ impl World {
         }
         self.others.push(self.pool.alloc(bytes(16)?)?); // so that the last hole is one
         shuffle(&mut holes, &mut rng);
-        free_all(&self.pool, holes)
+        free_all(&self.pool, holes)?;
+        self.pool.defragment(); // none of them rests
+        Ok(())
     }
 
     /// Live slots, every other one freed, behind a slab of free ones; and the limited class at its
@@ -216,9 +225,10 @@ impl<'w> Bench<'w> {
         self.world.others[self.rng.below(self.world.others.len())]
     }
 
-    /// Some blocks of sizes up to a little above the largest hole, in any order.
-    fn some_blocks(&mut self) -> Result<Vec<Block>> {
-        let sizes: Vec<_> = (0..BLOCKS).map(|_| self.rng.range(16, 1400)).collect();
+    /// Some blocks, in any order.
+    fn some_blocks(&mut self, sizes: RangeInclusive<usize>) -> Result<Vec<Block>> {
+        let (least, most) = sizes.into_inner();
+        let sizes: Vec<_> = (0..BLOCKS).map(|_| self.rng.range(least, most)).collect();
         let blocks = sizes.into_iter().map(|size| Ok(self.world.pool.alloc(bytes(size)?)?));
         let mut blocks = blocks.collect::<Result<Vec<_>>>()?;
         shuffle(&mut blocks, &mut self.rng);
@@ -253,14 +263,23 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "alloc", scene: Scene::Heap, bound: 1000, batch: alloc },
     Operation { name: "alloc, aligned", scene: Scene::Heap, bound: 10_000, batch: alloc_aligned },
     Operation { name: "free", scene: Scene::Heap, bound: 1000, batch: free },
+    Operation { name: "alloc, large", scene: Scene::Heap, bound: 1000, batch: alloc_large },
+    Operation { name: "free, large", scene: Scene::Heap, bound: 1000, batch: free_large },
     Operation { name: "realloc in place", scene: Scene::Heap, bound: 1000, batch: grow_in_place },
     Operation { name: "realloc, moves up", scene: Scene::Heap, bound: 2500, batch: grow_away },
     Operation { name: "realloc, moves down", scene: Scene::Heap, bound: 2500, batch: shrink_away },
     Operation { name: "free: foreign", scene: Scene::Heap, bound: 500, batch: free_foreign },
     Operation { name: "free: double", scene: Scene::Heap, bound: 500, batch: free_twice },
     Operation { name: "free: interior", scene: Scene::Heap, bound: 500, batch: free_interior },
-    // The first call after frees merges the blocks that rest, of which there is one in each bin.
+    // Merges the blocks that rest.
     Operation { name: "stats", scene: Scene::Heap, bound: 30_000, batch: stats },
+    // As many as there can be.
+    Operation {
+        name: "alloc, none fits, all rest",
+        scene: Scene::Heap,
+        bound: 600_000,
+        batch: none_fits_all_rest,
+    },
     Operation { name: "alloc, none fits", scene: Scene::FullHeap, bound: 2000, batch: none_fits },
     Operation {
         name: "alloc aligned, none fits",
@@ -328,9 +347,17 @@ const OPERATIONS: &[Operation] = &[
 // --- The operations ------------------------------------------------------------------------------
 
 fn alloc(bench: &mut Bench) -> Result<()> {
+    alloc_some(bench, SMALL)
+}
+
+fn alloc_large(bench: &mut Bench) -> Result<()> {
+    alloc_some(bench, LARGE)
+}
+
+fn alloc_some(bench: &mut Bench, sizes: RangeInclusive<usize>) -> Result<()> {
     let mut blocks = Vec::new();
     for _ in 0..BLOCKS {
-        let layout = bytes(bench.rng.range(16, 1400))?;
+        let layout = bytes(bench.rng.range(*sizes.start(), *sizes.end()))?;
         blocks.push(bench.measure(|pool, _| pool.alloc(layout))?);
     }
     free_all(&bench.world.pool, blocks)
@@ -347,7 +374,15 @@ fn alloc_aligned(bench: &mut Bench) -> Result<()> {
 }
 
 fn free(bench: &mut Bench) -> Result<()> {
-    for block in bench.some_blocks()? {
+    free_some(bench, SMALL)
+}
+
+fn free_large(bench: &mut Bench) -> Result<()> {
+    free_some(bench, LARGE)
+}
+
+fn free_some(bench: &mut Bench, sizes: RangeInclusive<usize>) -> Result<()> {
+    for block in bench.some_blocks(sizes)? {
         // SAFETY: the block is live, and dropped here.
         bench.measure(|pool, _| unsafe { pool.free(block) })?;
     }
@@ -394,6 +429,16 @@ fn none_fits(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
+fn none_fits_all_rest(bench: &mut Bench) -> Result<()> {
+    let blocks = (0..RESTING).map(|_| Ok(bench.world.pool.alloc(bytes(HOLES[0])?)?));
+    let blocks = blocks.collect::<Result<Vec<_>>>()?;
+    // What they leave does not make it large enough.
+    let too_large = bytes(bench.world.pool.stats().largest_free + 2 * RESTING * HOLES[0])?;
+    free_all(&bench.world.pool, blocks)?;
+    ensure!(bench.measure(|pool, _| pool.alloc(too_large)).is_err(), "there was room");
+    Ok(())
+}
+
 fn too_large_for_a_slab(bench: &mut Bench) -> Result<()> {
     let layout = bytes(REGION / 2)?;
     ensure!(bench.measure(|pool, _| pool.alloc(layout)).is_err(), "there was room");
@@ -422,7 +467,7 @@ fn free_foreign(bench: &mut Bench) -> Result<()> {
 }
 
 fn free_twice(bench: &mut Bench) -> Result<()> {
-    for block in bench.some_blocks()? {
+    for block in bench.some_blocks(SMALL)? {
         bench.free(block)?;
         refuse(bench, block)?;
     }
