@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::{alloc::Layout, cell::RefCell};
 
 use common::{Memory, Rng, UsableSize, bytes};
 use libmempool::{
@@ -184,6 +184,23 @@ fn several_of_a_size_rest() {
         assert_eq!(pool.alloc(bytes(200)), Ok(blocks[index]));
     }
     assert_eq!(pool.map().filter(|entry| entry.kind == MapKind::Free).count(), free_blocks);
+    pool.validate().unwrap();
+}
+
+/// An aligned request takes one that is aligned.
+#[test]
+fn aligned_blocks_rest() {
+    let mut memory = Memory::new(REGION);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let layout = Layout::from_size_align(2000, 256).unwrap();
+    let aligned = pool.alloc(layout).unwrap();
+    let others: Vec<_> = (0..20).map(|_| pool.alloc(bytes(2000)).unwrap()).collect();
+    let unaligned = others.into_iter().find(|block| !block.addr().get().is_multiple_of(256));
+    free(&pool, aligned).unwrap();
+    assert_eq!(pool.alloc(layout), Ok(aligned));
+    free(&pool, aligned).unwrap();
+    free(&pool, unaligned.unwrap()).unwrap();
+    assert!(pool.alloc(layout).unwrap().addr().get().is_multiple_of(256));
     pool.validate().unwrap();
 }
 

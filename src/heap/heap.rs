@@ -285,26 +285,25 @@ impl Heap {
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
         let Some(request) = self.request(size) else { return Ok(None) };
-        if align > self.granule.bytes() {
-            return self.alloc_aligned(request.need, align, owner);
-        }
-        match self.alloc_rested(request, owner) {
+        match self.alloc_rested(request, align, owner) {
+            None if align > self.granule.bytes() => self.alloc_aligned(request.need, align, owner),
             None => self.alloc_free(request, owner),
             rested => Ok(rested),
         }
     }
 
     /// The first half of [`alloc`](Self::alloc): takes a block that rests, if the last one of its bin is
-    /// just as large as it needs to be.
+    /// just as large as it needs to be, and happens to be aligned.
     #[inline(always)]
     pub(crate) fn alloc_rested(
         &mut self,
         Request { need, bin }: Request,
+        align: usize,
         owner: Owner,
     ) -> Option<*mut u8> {
         let block = self.resting.last(bin)?;
         let Ok(tag) = self.resting_tag(block) else { return self.drop_rest(bin, block) };
-        if tag.size() != need {
+        if tag.size() != need || block.payload().addr() & (align - 1) != 0 {
             return None;
         }
         self.resting.rouse_last(bin, need);
@@ -314,7 +313,7 @@ impl Heap {
         Some(block.payload())
     }
 
-    /// The second half: cuts a free block.
+    /// The second half, for any alignment of at most the granule: cuts a free block.
     #[inline(never)]
     pub(crate) fn alloc_free(
         &mut self,

@@ -296,7 +296,7 @@ impl Store {
     #[inline(always)]
     pub(crate) fn alloc_plain(&mut self, size: usize) -> Option<*mut u8> {
         let request = self.heap.request(size)?;
-        match self.heap.alloc_rested(request, Owner::Caller) {
+        match self.heap.alloc_rested(request, 1, Owner::Caller) {
             None if !self.heap.has_found() => self.heap.alloc_free(request, Owner::Caller).ok()?,
             rested => rested,
         }
