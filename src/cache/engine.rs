@@ -5,9 +5,11 @@ use core::{alloc::Layout, ptr::NonNull};
 
 use super::{
     block::{CacheBlock, CacheBlockRef},
+    calls::Calls,
     class_cache::ClassCache,
     depot::Depot,
     magazine::Magazine,
+    realloc::Held,
 };
 use crate::{
     config::{ClassId, FaultFn, SizeClass, WatermarkFn},
@@ -69,6 +71,8 @@ pub(crate) struct Engine {
     /// The one of them that is used under the lock only, by callers without a cache; or null.
     pub(crate) shared: *mut CacheBlock,
     magazine: Option<usize>,
+    /// What serves callers without a handle; none in a pool without classes and flags.
+    pub(super) calls: Option<&'static Calls>,
     /// Raised when memory ran out: caches that see a new value give back what they hold.
     pub(crate) drain: u32,
     pub(crate) peak_bytes: usize,
@@ -98,6 +102,7 @@ impl Engine {
             caches: core::ptr::null_mut(),
             shared: core::ptr::null_mut(),
             magazine,
+            calls: None,
             drain: 0,
             peak_bytes: 0,
             failures: 0,
@@ -118,7 +123,7 @@ impl Engine {
     /// Whether blocks of the heap are all there is, without flags.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.slabs.classes().is_empty() && self.harden().is_off()
+        self.calls.is_none()
     }
 
     /// Notes damage that was come by.
@@ -130,6 +135,18 @@ impl Engine {
     pub(crate) fn count_refusal(&mut self, error: FreeError) {
         self.bad_frees += 1;
         self.events.fault = Some(Fault::Free(error));
+    }
+
+    /// Does something that may be refused, and counts that.
+    pub(crate) fn counted<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<R, FreeError>,
+    ) -> Result<R, FreeError> {
+        let result = work(self);
+        if let Err(error) = result.as_ref() {
+            self.count_refusal(*error);
+        }
+        result
     }
 
     /// Counts a slot that was found damaged, and marked so.
@@ -144,8 +161,14 @@ impl Engine {
         &self.depots
     }
 
+    /// From now on callers without a handle are served with classes and flags.
+    pub(crate) fn serve_all(&mut self) {
+        self.calls = Some(&Calls::CACHED);
+    }
+
     /// Adds a size class with its depot.
     pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
+        self.serve_all();
         let class = self.slabs.add_class(declared)?;
         let regions = self.store().region_bytes();
         let depot = Depot::new(&self.slabs.classes()[class.index()], self.magazine, regions);
@@ -401,6 +424,12 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.slabs.store.free(pointer.as_ptr())
+    }
+
+    /// What the caller holds at a pointer to a heap block, if it is live.
+    pub(super) fn block_held(&self, pointer: NonNull<u8>) -> Result<Held, FreeError> {
+        let (room, usable) = self.store().measure(pointer.as_ptr())?;
+        Ok(Held::block(room, room - self.harden().overhead(), usable))
     }
 
     /// Allocates a heap block.

@@ -13,7 +13,12 @@ use core::{
     sync::atomic::{AtomicU32, Ordering::Release, fence},
 };
 
-use super::{block::CacheBlockRef, class_cache::ClassCache, engine::Engine};
+use super::{
+    block::CacheBlockRef,
+    class_cache::ClassCache,
+    engine::Engine,
+    realloc::{Held, Mover, realloc},
+};
 use crate::{
     config::ClassId,
     error::{AllocError, BulkFreeError, Corruption, FreeError, ReallocError},
@@ -477,7 +482,7 @@ impl CacheCore {
             return Ok(slot);
         }
         engine.with(|engine| {
-            if engine.is_plain() {
+            if engine.calls.is_none() {
                 return engine.alloc_uncached(layout);
             }
             let block = self.ready(layout, engine).or_else(|error| {
@@ -554,7 +559,7 @@ impl CacheCore {
             found.class.push(found.slot);
             return Ok(());
         }
-        engine.with(|engine| counted(engine, |engine| self.free_to(pointer, expected, engine)))
+        engine.with(|engine| engine.counted(|engine| self.free_to(pointer, expected, engine)))
     }
 
     /// Frees with the engine's help, or finds out what is wrong with the pointer.
@@ -704,11 +709,6 @@ impl CacheCore {
 
     /// Resizes where it is, or moves. On failure the old block stays.
     ///
-    /// A block that shrinks below half moves too if there is room elsewhere: the tight place it
-    /// finds and the whole one it leaves keep the heap far less scattered than its front half
-    /// would (98.7 % instead of 97.5 % of the region in use at the first failure, in the workload
-    /// of `benches/src/bin/efficiency.rs`).
-    ///
     /// # Safety
     /// `pointer` is not used any more if this succeeds; its contents may be read.
     pub(crate) unsafe fn realloc(
@@ -718,38 +718,8 @@ impl CacheCore {
         new_size: usize,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, ReallocError> {
-        if new_size == 0 {
-            return Err(AllocError::ZeroSize.into());
-        }
-        let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
-        let held = self.held(pointer, engine)?;
-        let stays_aligned = pointer.addr().get() & (align - 1) == 0;
-        let moved = if stays_aligned && new_size <= held.usable / 2 {
-            self.alloc_ready(layout, engine)
-        } else {
-            None
-        };
-        let moved = match moved {
-            Some(moved) => moved,
-            None if stays_aligned && self.resize(pointer, &held, new_size, engine)? => {
-                return Ok(pointer);
-            }
-            None => match self.alloc(layout, engine) {
-                Ok(moved) => moved,
-                Err(error) => {
-                    let slid = engine.with(|engine| slide(engine, pointer, &held, new_size, align));
-                    return slid?.ok_or(error.into());
-                }
-            },
-        };
-        // SAFETY: both blocks are live, long enough, and distinct.
-        unsafe { moved.copy_from_nonoverlapping(pointer, held.usable.min(new_size)) };
-        if let Err(error) = self.free(pointer, None, engine) {
-            let undone = self.free(moved, None, engine);
-            debug_assert!(undone.is_ok(), "{undone:?}");
-            return Err(error.into());
-        }
-        Ok(moved)
+        // SAFETY: the caller's promise.
+        unsafe { realloc(&mut Through { cache: self, engine }, pointer, align, new_size) }
     }
 
     /// What the caller holds at a pointer, if it is live. O(1), without the lock for slots.
@@ -759,7 +729,7 @@ impl CacheCore {
                 let size = to_usize(class.size);
                 Ok(Held::slot(to_usize(class.room), size, size))
             }
-            None => engine.with(|engine| counted(engine, |engine| held(engine, pointer))),
+            None => engine.with(|engine| engine.counted(|engine| held(engine, pointer))),
         }
     }
 
@@ -786,7 +756,7 @@ impl CacheCore {
         if held.is_slot && self.quick > 0 {
             return Ok(new_size <= held.limit);
         }
-        engine.with(|engine| counted(engine, |engine| resize(engine, pointer, held, new_size)))
+        engine.with(|engine| engine.counted(|engine| resize(engine, pointer, held, new_size)))
     }
 }
 
@@ -847,21 +817,45 @@ fn live(slot: SlotRef) -> NonNull<u8> {
     unsafe { NonNull::new_unchecked(slot.start) }
 }
 
-/// What a live pointer holds.
-struct Held {
-    /// Bytes that the pool has for it there.
-    room: usize,
-    /// The largest object that can be there.
-    limit: usize,
-    /// Usable bytes.
-    usable: usize,
-    /// A slot of a class, not a heap block.
-    is_slot: bool,
+/// Resizes through a cache.
+struct Through<'c, B> {
+    cache: &'c mut CacheCore,
+    engine: &'c mut B,
 }
 
-impl Held {
-    const fn slot(room: usize, limit: usize, usable: usize) -> Self {
-        Self { room, limit, usable, is_slot: true }
+impl<B: Backing> Mover for Through<'_, B> {
+    fn held(&mut self, pointer: NonNull<u8>) -> Result<Held, FreeError> {
+        self.cache.held(pointer, self.engine)
+    }
+
+    fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.cache.alloc(layout, self.engine)
+    }
+
+    fn alloc_ready(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.cache.alloc_ready(layout, self.engine)
+    }
+
+    fn resize(
+        &mut self,
+        pointer: NonNull<u8>,
+        held: &Held,
+        new_size: usize,
+    ) -> Result<bool, FreeError> {
+        self.cache.resize(pointer, held, new_size, self.engine)
+    }
+
+    fn slide(
+        &mut self,
+        pointer: NonNull<u8>,
+        held: &Held,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, FreeError> {
+        self.engine.with(|engine| slide(engine, pointer, held, new))
+    }
+
+    fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.cache.free(pointer, None, self.engine)
     }
 }
 
@@ -869,8 +863,7 @@ impl Held {
 fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
     let addr = pointer.addr().get();
     let Some(slot) = live_slot(engine, addr)? else {
-        let (room, usable) = engine.store().measure(pointer.as_ptr())?;
-        return Ok(Held { room, limit: room - engine.harden().overhead(), usable, is_slot: false });
+        return engine.block_held(pointer);
     };
     let SlabShape { room, size, .. } = engine.slabs.classes()[slot.class.index()].shape;
     let usable = check(engine.harden(), slot.at, room)?;
@@ -916,25 +909,12 @@ fn slide(
     engine: &mut Engine,
     pointer: NonNull<u8>,
     held: &Held,
-    new_size: usize,
-    align: usize,
+    new: Layout,
 ) -> Result<Option<NonNull<u8>>, FreeError> {
     if held.is_slot || !engine.harden().is_off() {
         return Ok(None);
     }
-    engine.slide_block(pointer, new_size, align)
-}
-
-/// Counts a refusal.
-fn counted<R>(
-    engine: &mut Engine,
-    work: impl FnOnce(&mut Engine) -> Result<R, FreeError>,
-) -> Result<R, FreeError> {
-    let result = work(engine);
-    if let Err(error) = result.as_ref() {
-        engine.count_refusal(*error);
-    }
-    result
+    engine.slide_block(pointer, new.size(), new.align())
 }
 
 /// The live slot at an address; `Ok(None)` if the address is in the heap's part of a region.

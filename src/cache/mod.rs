@@ -2,11 +2,13 @@
 //! takes a lock per object.
 
 mod block;
+pub(crate) mod calls;
 mod class_cache;
 mod depot;
 mod engine;
 mod local_cache;
 mod magazine;
+mod realloc;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]

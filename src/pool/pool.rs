@@ -15,7 +15,7 @@ use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
 use crate::cache::Events;
 use crate::{
-    cache::{Backing, CacheCore, Engine},
+    cache::{Backing, CacheCore, Engine, calls},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
     heap::Owner,
@@ -115,12 +115,7 @@ fn alloc_slow<L: RawMutex>(
     guarded: MutexGuard<'_, L, Guarded>,
     layout: Layout,
 ) -> Result<NonNull<u8>, AllocError> {
-    locked(guarded, |cache, engine| {
-        if engine.is_plain() {
-            return engine.alloc_uncached(layout);
-        }
-        cache.alloc(layout, engine)
-    })
+    locked(guarded, |cache, engine| calls::alloc(cache, engine, layout))
 }
 
 #[inline(never)]
@@ -128,7 +123,7 @@ fn free_slow<L: RawMutex>(
     guarded: MutexGuard<'_, L, Guarded>,
     pointer: NonNull<u8>,
 ) -> Result<(), FreeError> {
-    locked(guarded, |cache, engine| cache.free(pointer, None, engine))
+    locked(guarded, |cache, engine| calls::free(cache, engine, pointer))
 }
 
 /// Lets the lock go, then reports what happened under it.
@@ -310,9 +305,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         layout: Layout,
         new_size: usize,
     ) -> Result<NonNull<u8>, ReallocError> {
+        let align = layout.align();
         self.shared(|cache, engine| {
             // SAFETY: the caller's promise.
-            unsafe { cache.realloc(pointer, layout.align(), new_size, engine) }
+            unsafe { calls::realloc(cache, engine, pointer, align, new_size) }
         })
     }
 
@@ -402,7 +398,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool.
     pub unsafe fn usable_size(&self, pointer: NonNull<u8>) -> Result<usize, FreeError> {
-        self.shared(|cache, engine| cache.usable_size(pointer, engine))
+        self.shared(|cache, engine| calls::usable_size(cache, engine, pointer))
     }
 
     /// Whether an address lies in one of the pool's regions, live block or not. O(regions), under
@@ -673,6 +669,9 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     let key = pool_key(config.key, &region);
     let store = Store::new(region, zeroed, granule, key, config.flags)?;
     let mut engine = Engine::new(store, config.magazine, config.on_fault);
+    if !config.flags.is_empty() {
+        engine.serve_all();
+    }
     for class in classes {
         engine.add_class(class)?;
     }

@@ -271,6 +271,15 @@ impl Store {
         first.iter().skip(1).find(|entry| entry.region.contains(addr))
     }
 
+    /// The region that a caller's pointer lies in. O(regions).
+    #[inline]
+    fn owner_of(&self, addr: usize) -> Result<&RegionEntry, FreeError> {
+        self.region_of(addr).ok_or(match self.first_region() {
+            Some(_) => FreeError::Foreign { addr },
+            None => FreeError::NotInitialised,
+        })
+    }
+
     /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up; a
     /// block that was written to while it was free is set aside.
     #[inline]
@@ -325,7 +334,7 @@ impl Store {
     /// Bytes that a live block has for its owner.
     pub(crate) fn room_of(&self, payload: *mut u8, owner: Owner) -> Result<usize, FreeError> {
         let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        let region = self.owner_of(addr)?.region;
         self.heap.live(region.at(addr), &region, owner).map(|(_, tag)| tag.size() - WORD)
     }
 
@@ -354,7 +363,7 @@ impl Store {
     #[inline(always)]
     pub(crate) fn free(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        let region = self.owner_of(addr)?.region;
         self.free_in(region.at(addr), &region, Owner::Caller)
     }
 
@@ -387,7 +396,7 @@ impl Store {
         new_size: usize,
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        let region = self.owner_of(addr)?.region;
         if let Some(roused) = self.heap.rouse_above(region.at(addr), &region) {
             self.settle(roused);
         }
@@ -402,7 +411,7 @@ impl Store {
         align: usize,
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        let region = self.owner_of(addr)?.region;
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 

@@ -1,0 +1,140 @@
+#![allow(unsafe_code)] // passes on what freeing and moving promises
+//! Calls without a handle.
+//!
+//! Where blocks of the heap are all there is, they are served here. What serves classes and flags as
+//! well is reached through a table, which [`Engine::add_class`] and flags put in place: a program that
+//! has neither does not contain that code.
+
+use core::{alloc::Layout, ptr::NonNull};
+
+use super::{
+    engine::Engine,
+    local_cache::CacheCore,
+    realloc::{self, Held, Mover},
+};
+use crate::{
+    error::{AllocError, FreeError, ReallocError},
+    heap::Owner,
+};
+
+/// What serves callers of a pool that is more than a heap.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    alloc: fn(&mut CacheCore, &mut Engine, Layout) -> Result<NonNull<u8>, AllocError>,
+    free: fn(&mut CacheCore, &mut Engine, NonNull<u8>) -> Result<(), FreeError>,
+    realloc: unsafe fn(
+        &mut CacheCore,
+        &mut Engine,
+        NonNull<u8>,
+        usize,
+        usize,
+    ) -> Result<NonNull<u8>, ReallocError>,
+    usable_size: fn(&CacheCore, &mut Engine, NonNull<u8>) -> Result<usize, FreeError>,
+}
+
+impl Calls {
+    /// Through the cache that callers without a handle share.
+    pub(crate) const CACHED: Self = Self {
+        alloc: |cache, engine, layout| cache.alloc(layout, engine),
+        free: |cache, engine, pointer| cache.free(pointer, None, engine),
+        realloc: |cache, engine, pointer, align, new_size| {
+            // SAFETY: the caller's promise.
+            unsafe { cache.realloc(pointer, align, new_size, engine) }
+        },
+        usable_size: |cache, engine, pointer| cache.usable_size(pointer, engine),
+    };
+}
+
+/// Allocates memory for a layout; see [`Pool::alloc`](crate::Pool::alloc).
+pub(crate) fn alloc(
+    cache: &mut CacheCore,
+    engine: &mut Engine,
+    layout: Layout,
+) -> Result<NonNull<u8>, AllocError> {
+    match engine.calls {
+        Some(calls) => (calls.alloc)(cache, engine, layout),
+        None => engine.alloc_uncached(layout),
+    }
+}
+
+/// Frees a block or slot.
+pub(crate) fn free(
+    cache: &mut CacheCore,
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+) -> Result<(), FreeError> {
+    match engine.calls {
+        Some(calls) => (calls.free)(cache, engine, pointer),
+        None => engine.counted(|engine| engine.free_plain(pointer)),
+    }
+}
+
+/// Resizes a block or slot, where it is or elsewhere.
+///
+/// # Safety
+/// `pointer` is not used any more if this succeeds; its contents may be read.
+pub(crate) unsafe fn realloc(
+    cache: &mut CacheCore,
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+    align: usize,
+    new_size: usize,
+) -> Result<NonNull<u8>, ReallocError> {
+    match engine.calls {
+        // SAFETY: the caller's promise.
+        Some(calls) => unsafe { (calls.realloc)(cache, engine, pointer, align, new_size) },
+        // SAFETY: as above.
+        None => unsafe { realloc::realloc(&mut Plain(engine), pointer, align, new_size) },
+    }
+}
+
+/// Usable bytes of a live block or slot.
+pub(crate) fn usable_size(
+    cache: &CacheCore,
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+) -> Result<usize, FreeError> {
+    match engine.calls {
+        Some(calls) => (calls.usable_size)(cache, engine, pointer),
+        None => engine.block_held(pointer).map(|held| held.usable),
+    }
+}
+
+/// An engine where blocks of the heap are all there is.
+struct Plain<'e>(&'e mut Engine);
+
+impl Mover for Plain<'_> {
+    fn held(&mut self, pointer: NonNull<u8>) -> Result<Held, FreeError> {
+        self.0.counted(|engine| engine.block_held(pointer))
+    }
+
+    fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.0.alloc_uncached(layout)
+    }
+
+    fn alloc_ready(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.0.alloc_block(layout, Owner::Caller).ok()
+    }
+
+    fn resize(
+        &mut self,
+        pointer: NonNull<u8>,
+        _: &Held,
+        new_size: usize,
+    ) -> Result<bool, FreeError> {
+        self.0.counted(|engine| engine.resize_block(pointer, new_size)).map(|room| room.is_some())
+    }
+
+    fn slide(
+        &mut self,
+        pointer: NonNull<u8>,
+        _: &Held,
+        new: Layout,
+    ) -> Result<Option<NonNull<u8>>, FreeError> {
+        self.0.slide_block(pointer, new.size(), new.align())
+    }
+
+    fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.0.counted(|engine| engine.free_plain(pointer))
+    }
+}
