@@ -22,15 +22,17 @@ use crate::{
 pub(crate) struct Calls {
     alloc: fn(&mut CacheCore, &mut Engine, Layout) -> Result<NonNull<u8>, AllocError>,
     free: fn(&mut CacheCore, &mut Engine, NonNull<u8>) -> Result<(), FreeError>,
-    realloc: unsafe fn(
-        &mut CacheCore,
-        &mut Engine,
-        NonNull<u8>,
-        usize,
-        usize,
-    ) -> Result<NonNull<u8>, ReallocError>,
+    realloc: Realloc,
     usable_size: fn(&CacheCore, &mut Engine, NonNull<u8>) -> Result<usize, FreeError>,
 }
+
+type Realloc = unsafe fn(
+    &mut CacheCore,
+    &mut Engine,
+    NonNull<u8>,
+    usize,
+    usize,
+) -> Result<NonNull<u8>, ReallocError>;
 
 impl Calls {
     /// Through the cache that callers without a handle share.

@@ -59,7 +59,7 @@ pub(super) struct Bins {
     reach: Reach,
     map: usize,
     heads: *mut Block,
-    row_maps: *mut u32,
+    row_maps: *mut usize,
 }
 
 impl Bins {
@@ -71,7 +71,7 @@ impl Bins {
 
     /// Bytes of table: the lists' heads, then a bitmap for each row.
     pub(super) fn table_bytes(shape: Shape) -> usize {
-        shape.bins() * size_of::<Block>() + shape.rows() * size_of::<u32>()
+        shape.bins() * size_of::<Block>() + shape.rows() * WORD
     }
 
     /// Takes over `table_bytes` at `table` and makes them an empty table.
@@ -80,7 +80,7 @@ impl Bins {
     /// `table` is aligned to words, valid for that many bytes, and left alone from now on.
     pub(super) unsafe fn new(shape: Shape, table: *mut u8) -> Self {
         let heads = table.cast::<Block>();
-        let row_maps = heads.wrapping_add(shape.bins()).cast::<u32>();
+        let row_maps = heads.wrapping_add(shape.bins()).cast::<usize>();
         let mut bins = Self { shape, heads, row_maps, ..Self::empty() };
         for bin in 0..shape.bins() {
             bins.set_head(bin, Block::NONE);
@@ -119,19 +119,19 @@ impl Bins {
 
     /// A row's bits; bits that stand for no bin, which only damage can set, are left out.
     #[inline]
-    fn row_map(&self, row: usize) -> u32 {
-        self.raw_row_map(row) & u32::MAX >> (u32::BITS - to_u32(self.shape.columns()))
+    fn row_map(&self, row: usize) -> usize {
+        self.raw_row_map(row) & usize::MAX >> (usize::BITS - to_u32(self.shape.columns()))
     }
 
     #[inline]
-    fn raw_row_map(&self, row: usize) -> u32 {
+    fn raw_row_map(&self, row: usize) -> usize {
         debug_assert!(row < self.shape.rows());
         // SAFETY: type invariant; rows come from bins that are in the table.
         unsafe { self.row_maps.add(row).read() }
     }
 
     #[inline]
-    fn set_row_map(&mut self, row: usize, map: u32) {
+    fn set_row_map(&mut self, row: usize, map: usize) {
         debug_assert!(row < self.shape.rows());
         // SAFETY: as in `row_map`; `&mut self` makes it the only access.
         unsafe { self.row_maps.add(row).write(map) };
@@ -247,7 +247,7 @@ impl Bins {
         if row >= self.shape.rows() {
             return None;
         }
-        let in_row = self.row_map(row) & (u32::MAX << self.shape.column_of(bin));
+        let in_row = self.row_map(row) & (usize::MAX << self.shape.column_of(bin));
         if in_row != 0 {
             return Some(self.shape.bin_at(row, to_usize(in_row.trailing_zeros())));
         }

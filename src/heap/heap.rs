@@ -106,12 +106,11 @@ pub(crate) struct Request {
 /// What becomes of a block that is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freed {
-    /// It rests.
-    Rests,
-    /// It was merged with its free neighbours.
-    Merged,
-    /// It was merged because others rest in its stead: [`Heap::make_way`] ends the rest of one.
-    Crowded,
+    /// It is free, or rests.
+    Done,
+    /// Nothing yet: when this block, whose rest has ended, is [settled](Heap::settle), it can rest in its
+    /// stead.
+    After(Block),
 }
 
 /// Whether the memory of a block that becomes free is still to be filled.
@@ -121,8 +120,8 @@ enum Fill {
     IsFilled,
 }
 
-/// One in so many frees that find no place ends the rest of another block: sizes that are not asked for
-/// any more give way to others.
+/// One in so many frees that find no place ends the rest of another block, so that sizes which are not
+/// asked for any more make way for others.
 const CROWDED_TURN: u32 = 4;
 
 /// What a block that is about to be used will be cut into.
@@ -167,7 +166,7 @@ impl Heap {
         let shape = Shape::new(granule, region.len().max(1));
         let rest_shape = RestShape::new(shape, region.len());
         let table = round_up(region.start(), WORD).ok_or(too_small)?;
-        let places = round_up(table + Bins::table_bytes(shape), WORD).ok_or(too_small)?;
+        let places = table.checked_add(Bins::table_bytes(shape)).ok_or(too_small)?;
         let front = places.checked_add(rest_shape.table_bytes()).ok_or(too_small)?;
         if front > region.end() {
             return Err(too_small);
@@ -420,28 +419,41 @@ impl Heap {
         let (block, tag) = self.live(payload, region, owner)?;
         let size = tag.size();
         let bin = self.bins.shape().bin(size);
-        if !self.resting.has_place(bin, size) {
-            self.merge(block, tag, region, Fill::AsFlagsSay)?;
-            self.count_out(size, owner);
-            return Ok(self.count_merged(bin));
+        // The pool's own blocks are seldom asked for again.
+        if owner == Owner::Caller {
+            if self.resting.has_place(bin, size) {
+                return self.lay_to_rest(block, tag);
+            }
+            if let Some(roused) = self.make_way(bin, size) {
+                return Ok(Freed::After(roused));
+            }
         }
+        self.merge(block, tag, region, Fill::AsFlagsSay)?;
+        self.count_out(size, owner);
+        Ok(Freed::Done)
+    }
+
+    /// Frees a caller's block that [`free`](Self::free) left for after another, which has been settled: it
+    /// rests in its stead.
+    pub(crate) fn free_after(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+    ) -> Result<Freed, FreeError> {
+        let (block, tag) = self.live(payload, region, Owner::Caller)?;
+        self.lay_to_rest(block, tag)
+    }
+
+    /// Lets a caller's block rest, for which there is a place.
+    #[inline(always)]
+    fn lay_to_rest(&mut self, block: Block, tag: Tag) -> Result<Freed, FreeError> {
+        let size = tag.size();
         self.above(block, tag)?;
         self.fill_free(block, tag);
         block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
-        self.resting.rest(bin, block, size);
-        self.count_out(size, owner);
-        Ok(Freed::Rests)
-    }
-
-    /// Counts a free that led to a merger.
-    #[inline]
-    fn count_merged(&mut self, bin: usize) -> Freed {
-        if bin >= self.resting.bins() {
-            return Freed::Merged;
-        }
-        self.crowded = self.crowded.wrapping_add(1);
-        let makes_way = self.crowded.is_multiple_of(CROWDED_TURN);
-        if makes_way { Freed::Crowded } else { Freed::Merged }
+        self.resting.rest(self.bins.shape().bin(size), block, size);
+        self.count_out(size, Owner::Caller);
+        Ok(Freed::Done)
     }
 
     /// Fills a block that becomes free as the flags say.
@@ -458,11 +470,25 @@ impl Heap {
         }
     }
 
-    /// Ends the rest of a block whose bin's turn it is, if there is one; the caller is to
-    /// [`settle`](Self::settle) it. O(1).
-    pub(crate) fn make_way(&mut self) -> Option<Block> {
-        let bin = self.resting.next_hand();
-        self.rouse(bin)
+    /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place in its bin,
+    /// can rest in its stead. Only with every so manyth call: usually merging one block is enough.
+    #[inline(never)]
+    fn make_way(&mut self, bin: usize, size: usize) -> Option<Block> {
+        if bin >= self.resting.bins() {
+            return None;
+        }
+        self.crowded = self.crowded.wrapping_add(1);
+        if !self.crowded.is_multiple_of(CROWDED_TURN) {
+            return None;
+        }
+        let hand = self.resting.next_hand();
+        let block = self.resting.last(hand)?;
+        let Ok(tag) = self.resting_tag(block) else { return self.drop_rest(hand, block) };
+        if !self.resting.has_place_instead(tag.size(), size) {
+            return None;
+        }
+        self.resting.rouse_last(hand, tag.size());
+        Some(block)
     }
 
     /// Whether blocks rest.

@@ -14,7 +14,7 @@
 //! A damaged table misleads nobody: only a block whose tag says that it rests is taken.
 
 use super::{
-    block::{Block, TagCodec},
+    block::{Block, Tag, TagCodec},
     shape::{RestShape, Shape},
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
 
 /// How far down its stack a block is looked for.
 const LOOK_AT_MOST: usize = 8;
+
+/// What place 0 holds.
+const NOTHING: (Block, u16) = (Block::NONE, 0);
 
 /// The stacks of blocks that rest.
 ///
@@ -63,13 +66,15 @@ impl Resting {
         for bin in 0..shape.bins {
             resting.set_top(bin, 0);
         }
-        for place in 0..shape.places {
-            // Of the last one that is 0: there are no more.
-            let next = (place + 1) & (shape.places - 1);
+        for place in (0..shape.places).rev() {
             resting.set_block(to_u16(place), Block::NONE);
-            resting.set_below(to_u16(place), to_u16(next));
+            resting.set_below(to_u16(place), resting.spare);
+            resting.spare = to_u16(place);
         }
-        resting.spare = u16::from(shape.places > 1);
+        if shape.places > 0 {
+            resting.spare = resting.get(0).1;
+            resting.set_below(0, 0);
+        }
         resting
     }
 
@@ -125,8 +130,15 @@ impl Resting {
         let top = self.top(bin);
         let (_, below) = self.get(top);
         self.set_top(bin, below);
-        self.set_below(top, self.spare);
-        self.spare = top;
+        self.vacate(top, size);
+    }
+
+    /// A block of `size` bytes leaves its place.
+    #[inline]
+    fn vacate(&mut self, place: u16, size: usize) {
+        self.set_block(place, Block::NONE);
+        self.set_below(place, self.spare);
+        self.spare = place;
         self.bytes -= size;
     }
 
@@ -134,6 +146,12 @@ impl Resting {
     #[inline]
     pub(super) fn has_place(&self, bin: usize, size: usize) -> bool {
         bin < self.shape.bins && self.spare != 0 && self.bytes + size <= self.shape.bytes
+    }
+
+    /// Whether a block may rest when one of `old` bytes does not. Blocks that take the place of smaller
+    /// ones may have twice the bytes: else those would keep it.
+    pub(super) fn has_place_instead(&self, old: usize, size: usize) -> bool {
+        self.bytes - old + size <= 2 * self.shape.bytes
     }
 
     /// Lets a block rest, which has a place. O(1).
@@ -158,9 +176,7 @@ impl Resting {
         let Some(above) = self.places(bin).take(LOOK_AT_MOST).find(is_above) else { return false };
         let (_, place) = self.get(above);
         self.set_below(above, self.get(place).1);
-        self.set_below(place, self.spare);
-        self.spare = place;
-        self.bytes -= size;
+        self.vacate(place, size);
         true
     }
 
@@ -170,7 +186,7 @@ impl Resting {
         self.rouse_last(bin, 0);
         let sizes = (0..self.shape.bins).flat_map(|bin| self.in_bin(bin));
         let tags = sizes.filter_map(|block| block.tag(codec));
-        self.bytes = tags.map(|tag| tag.size()).sum();
+        self.bytes = tags.map(Tag::size).sum();
     }
 
     /// Bins that have stacks.
@@ -190,9 +206,14 @@ impl Resting {
 
     /// The places of a bin, from the top on.
     fn places(&self, bin: usize) -> impl Iterator<Item = u16> {
-        let below = |&place: &u16| Some(self.get(place).1).filter(|&below| below != 0);
-        let top = Some(self.top(bin)).filter(|&top| top != 0);
-        core::iter::successors(top, below).take(self.shape.places)
+        self.places_from(self.top(bin))
+    }
+
+    /// A place and those below it.
+    fn places_from(&self, top: u16) -> impl Iterator<Item = u16> {
+        let some = |place: u16| (place != 0).then_some(place);
+        let below = move |&place: &u16| some(self.get(place).1);
+        core::iter::successors(some(top), below).take(self.shape.places)
     }
 
     /// The blocks of a bin that rest, the last one first.
@@ -200,35 +221,58 @@ impl Resting {
         self.places(bin).map(|place| self.get(place).0)
     }
 
-    /// Checks all stacks: that blocks are ones that rest, and in the bin of their size. O(blocks that
-    /// rest).
+    /// Checks all stacks: that blocks are ones that rest, and in the bin of their size, and that each
+    /// place is in one stack, or spare and empty. O(places).
     pub(super) fn validate(
         &self,
         bins: Shape,
         codec: TagCodec,
         may_be_block: impl Fn(Block) -> bool,
     ) -> Result<(), Corruption> {
-        let mut bytes = 0;
+        let broken = Corruption { addr: self.tops.addr(), kind: CorruptionKind::Bin };
+        let is_place = |place: &u16| usize::from(*place) < self.shape.places;
+        let (mut bytes, mut found) = (0, 0);
         for bin in 0..self.shape.bins {
             for place in self.places(bin) {
-                let (block, at) = (self.get(place).0, self.blocks.wrapping_add(usize::from(place)));
-                if !may_be_block(block) {
-                    return Err(Corruption { addr: at.addr(), kind: CorruptionKind::BlockLinks });
+                if !is_place(&place) {
+                    return Err(broken);
                 }
-                match block.tag(codec) {
-                    Some(tag) if tag.is_resting() && bins.bin(tag.size()) == bin => {
-                        bytes += tag.size();
-                    }
-                    _ => {
-                        let kind = CorruptionKind::BlockTag;
-                        return Err(Corruption { addr: block.addr(), kind });
-                    }
-                }
+                bytes += self.check_place(place, bin, bins, codec, &may_be_block)?;
+                found += 1;
             }
+        }
+        for place in self.places_from(self.spare) {
+            if !is_place(&place) || !self.get(place).0.is_none() {
+                return Err(broken);
+            }
+            found += 1;
+        }
+        if self.shape.places > 0 && (found != self.shape.places - 1 || self.get(0) != NOTHING) {
+            return Err(broken);
         }
         if bytes == self.bytes {
             return Ok(());
         }
-        Err(Corruption { addr: self.tops.addr(), kind: CorruptionKind::Counter })
+        Err(Corruption { kind: CorruptionKind::Counter, ..broken })
+    }
+
+    /// Checks the block in a place, and says how large it is.
+    fn check_place(
+        &self,
+        place: u16,
+        bin: usize,
+        bins: Shape,
+        codec: TagCodec,
+        may_be_block: &impl Fn(Block) -> bool,
+    ) -> Result<usize, Corruption> {
+        let block = self.get(place).0;
+        if !may_be_block(block) {
+            let addr = self.blocks.wrapping_add(usize::from(place)).addr();
+            return Err(Corruption { addr, kind: CorruptionKind::BlockLinks });
+        }
+        match block.tag(codec) {
+            Some(tag) if tag.is_resting() && bins.bin(tag.size()) == bin => Ok(tag.size()),
+            _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
+        }
     }
 }

@@ -11,15 +11,22 @@ use crate::units::{Granule, WORD, floor_log2, to_usize};
 const MIN_TABLE_SHARE: usize = WORD;
 
 /// Regions below this size have no resting blocks: the places for them would take too much.
-const MIN_RESTING_REGION: usize = WORD << 14;
+const MIN_RESTING_REGION: usize = WORD << 11;
 
 /// The part of the largest region that may rest: what rests is missing when memory is short, and
 /// splits what would be whole.
 const RESTING_SHARE: usize = 1024;
 
+/// In small regions the share is larger, up to this many bytes: a few blocks.
+const FEW_BYTES: usize = WORD << 8;
+const SMALL_SHARE: usize = 64;
+
 /// There is a place for a resting block for this many bytes of the region, but never more of them
 /// than [`MAX_PLACES`]: a request that finds nothing merges all that rest.
 const BYTES_PER_PLACE: usize = 8192;
+
+/// At least this many places.
+const MIN_PLACES: usize = 8;
 
 /// Most places.
 const MAX_PLACES: usize = 1024;
@@ -112,7 +119,7 @@ pub(super) struct RestShape {
     pub(super) bins: usize,
     /// Places for them, a power of two; the first is never used.
     pub(super) places: usize,
-    /// Bytes that may rest.
+    /// Bytes that may rest, or twice that where blocks rest in the stead of others.
     pub(super) bytes: usize,
 }
 
@@ -125,10 +132,11 @@ impl RestShape {
         if bytes < MIN_RESTING_REGION {
             return Self::NONE;
         }
+        let places = (bytes / BYTES_PER_PLACE).clamp(MIN_PLACES, MAX_PLACES);
         Self {
             bins: bins.rows().min(RESTING_ROWS) * bins.columns(),
-            places: 1 << floor_log2(bytes / BYTES_PER_PLACE).min(floor_log2(MAX_PLACES)),
-            bytes: bytes / RESTING_SHARE,
+            places: 1 << floor_log2(places),
+            bytes: (bytes / RESTING_SHARE).max((bytes / SMALL_SHARE).min(FEW_BYTES)),
         }
     }
 

@@ -374,10 +374,9 @@ impl Store {
         region: &Region,
         owner: Owner,
     ) -> Result<(), FreeError> {
-        if self.heap.free(payload, region, owner)? == Freed::Crowded
-            && let Some(roused) = self.heap.make_way()
-        {
+        if let Freed::After(roused) = self.heap.free(payload, region, owner)? {
             self.settle(roused);
+            self.heap.free_after(payload, region)?;
         }
         Ok(())
     }
