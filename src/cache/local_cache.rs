@@ -10,7 +10,11 @@ use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering::Release, fence},
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, Release},
+        fence,
+    },
 };
 
 use super::{block::CacheBlockRef, class_cache::ClassCache, engine::Engine};
@@ -20,7 +24,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{
-        PieceEntry, PieceKind, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
+        PieceEntry, PieceKind, Signals, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
         least_request,
     },
     units::{MIN_GRANULE, to_usize},
@@ -39,24 +43,25 @@ impl Backing for Engine {
     }
 }
 
-/// What a cache without a block counts.
-static NO_RELEASES: AtomicU32 = AtomicU32::new(0);
+/// What a cache without a block is told.
+static NO_SIGNALS: Signals = Signals::new();
 
 /// What a local cache is made of; the public handles wrap it.
 ///
 /// Invariants: `block` is this cache's own, listed block, or none; `quick` is its count of classes or
-/// 0; with a block, `map` is the first region's map and `releases` leads to its count.
+/// 0; with a block, `map` is the first region's map and `signals` leads to its signals.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
     block: CacheBlockRef,
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
-    releases: *const AtomicU32,
+    signals: *const Signals,
     harden: Harden,
     /// State of the generator that slots are shuffled with.
     random: usize,
-    drain: u32,
+    /// How often memory had run out when it last gave back what it held.
+    drains: u32,
     /// Used under the lock only, so that others may empty it there.
     shared: bool,
     _own: PhantomData<ClassCache>,
@@ -87,10 +92,10 @@ impl CacheCore {
             map: SlabMap::empty(),
             block: CacheBlockRef::NONE,
             quick: 0,
-            releases: &raw const NO_RELEASES,
+            signals: &raw const NO_SIGNALS,
             harden: Harden::NONE,
             random: 1,
-            drain: 0,
+            drains: 0,
             shared,
             _own: PhantomData,
         }
@@ -174,9 +179,19 @@ impl CacheCore {
     }
 
     #[inline(always)]
-    fn releases(&self) -> &AtomicU32 {
+    fn signals(&self) -> &Signals {
         // SAFETY: the type's invariant; region entries live as long as the pool.
-        unsafe { &*self.releases }
+        unsafe { &*self.signals }
+    }
+
+    #[inline(always)]
+    fn releases(&self) -> &AtomicU32 {
+        &self.signals().releases
+    }
+
+    /// Whether nobody needs what it holds. If somebody does, the way to the engine gives it back.
+    fn may_keep(&self) -> bool {
+        self.drains == self.signals().drains.load(Relaxed)
     }
 
     /// Allocates a slot of a class. O(1) without the lock; once per magazine, under the lock,
@@ -251,8 +266,7 @@ impl CacheCore {
         })
     }
 
-    /// Allocates a slot of a class if either magazine has one; the previous one becomes the loaded one
-    /// when that is empty.
+    /// Allocates a slot of a class if one of the magazines has one.
     fn pop_any(
         &mut self,
         id: ClassId,
@@ -262,8 +276,8 @@ impl CacheCore {
         loop {
             let random = self.next_random();
             let class = self.class(id)?;
-            if class.is_empty() {
-                class.swap_if(|len| len > 0);
+            if class.is_empty() && self.may_keep() {
+                class.load_left();
             }
             if let Some(random) = random {
                 if class.has_few() {
@@ -364,9 +378,9 @@ impl CacheCore {
             }
             _ => false,
         };
-        if elsewhere {
-            engine.drain = engine.drain.wrapping_add(1);
-            self.drain = engine.drain;
+        if elsewhere && let Some(signals) = engine.signals() {
+            Signals::count(&signals.drains);
+            self.drains = signals.drains.load(Relaxed);
         }
     }
 
@@ -374,7 +388,7 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if self.drain != engine.drain || self.block.count() != engine.slabs.classes().len() {
+        if !self.may_keep() || self.block.count() != engine.slabs.classes().len() {
             self.catch_up(engine);
         }
         if self.harden.is_off() {
@@ -384,9 +398,9 @@ impl CacheCore {
 
     #[cold]
     fn catch_up(&mut self, engine: &mut Engine) {
-        if self.drain != engine.drain {
+        if !self.may_keep() {
             self.flush(engine, false);
-            self.drain = engine.drain;
+            self.drains = self.signals().drains.load(Relaxed);
         }
         if self.block.count() != engine.slabs.classes().len() {
             self.renew(engine);
@@ -399,7 +413,8 @@ impl CacheCore {
         let Some(block) = CacheBlockRef::new(engine) else { return };
         self.close(engine);
         let Some(first) = engine.store().first_region() else { return };
-        (self.releases, self.map) = (first.releases(), *first.map());
+        (self.signals, self.map) = (first.signals(), *first.map());
+        self.drains = self.signals().drains.load(Relaxed);
         self.block = block;
         self.quick = if engine.harden().is_off() { block.count() } else { 0 };
         self.random = engine.harden().seed(block.link().addr());
@@ -425,10 +440,9 @@ impl CacheCore {
         if self.shared {
             engine.shared = core::ptr::null_mut();
         }
-        self.flush(engine, true);
+        self.flush(engine, false);
         self.block.end(engine);
-        let (harden, drain) = (self.harden, self.drain);
-        *self = Self { harden, drain, ..Self::with_use(self.shared) };
+        *self = Self { harden: self.harden, ..Self::with_use(self.shared) };
     }
 
     /// Allocates by layout: from a class that suits it, else (or if the class has no slot left)
@@ -548,7 +562,7 @@ impl CacheCore {
             && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
             && let room = to_usize(found.class.room)
             && let Ok(size) = check(self.harden, found.slot, room)
-            && (!found.class.is_full() || found.class.swap_if_previous_has_room())
+            && (!found.class.is_full() || self.may_keep() && found.class.load_right())
         {
             clear(self.harden, found.slot, room, size);
             found.class.push(found.slot);
