@@ -20,7 +20,7 @@ use core::{
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
-    slab::{Class, Reciprocal, SlotRef, SlotState},
+    slab::{Class, Reciprocal, SlotRef, SlotState, least_request},
     units::{floor_log2, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct ClassCache {
     pub(crate) size: u32,
     /// Bytes of a slot, with what the pool writes behind the usable ones.
     pub(crate) room: u32,
+    /// The smallest request by size that it serves; what holds nothing serves none.
+    least: u32,
     /// The count of slabs that had gone back to the heap when the free places were last wiped.
     releases: Cell<u32>,
     /// Slots in the other magazines.
@@ -61,6 +63,7 @@ pub(crate) struct ClassCache {
     slots_per_slab: u16,
     /// What its slots are aligned to, as `log2`.
     align_log2: u8,
+    /// The number of the next larger class, or its own; no class's in what holds nothing.
     pub(crate) next_larger: u8,
 }
 
@@ -75,12 +78,13 @@ impl ClassCache {
             slots_per_slab: 0,
             size: 0,
             room: 0,
+            least: u32::MAX,
             releases: Cell::new(0),
             others: AtomicU32::new(0),
             count: Cell::new(0),
             taken: Cell::new(0),
             align_log2: 0,
-            next_larger: 0,
+            next_larger: u8::MAX,
         }
     }
 
@@ -95,10 +99,17 @@ impl ClassCache {
             slots_per_slab: to_u16(to_usize(class.shape.slots)),
             size: to_u32(class.shape.size),
             room: to_u32(class.shape.room),
+            least: to_u32(least_request(class.shape.size)),
             align_log2: to_u8(floor_log2(class.shape.align)),
             next_larger: class.next_larger,
             ..Self::nothing()
         }
+    }
+
+    /// Whether it serves requests by size for so many bytes, if no smaller class does.
+    #[inline(always)]
+    pub(crate) fn serves(&self, size: usize) -> bool {
+        size >= to_usize(self.least) && size <= to_usize(self.size)
     }
 
     /// What its slots are aligned to.

@@ -276,19 +276,19 @@ impl Engine {
         puts.fold(Ok(()), Result::and)
     }
 
-    /// Takes back everything a cache holds of a class: full magazines go to the depot if `keep`.
-    pub(crate) fn flush(&mut self, class: ClassId, cache: &ClassCache, keep: bool) {
-        if !cache.has_magazines() {
-            return;
-        }
-        for magazine in cache.strip() {
-            if keep {
-                self.keep(class, magazine);
-            } else {
-                self.empty_out(class, magazine);
-            }
-        }
+    /// Takes back everything a cache holds of a class. O(slots it holds).
+    pub(crate) fn flush(&mut self, class: ClassId, cache: &ClassCache) {
+        while self.flush_one(class, cache) {}
+    }
+
+    /// Takes back one magazine of a cache, if it has any. Its slots go to their slabs, where slots that
+    /// share a line of states come together again: in the depot, what other caches freed would stay
+    /// mixed up for good. O(slots of a magazine).
+    pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
+        let Some(magazine) = cache.strip().next() else { return false };
+        self.empty_out(class, magazine);
         self.note_watermark(class);
+        true
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
@@ -303,7 +303,7 @@ impl Engine {
         if let Some(shared) = CacheBlockRef::listed(self.shared)
             && let Some(cache) = shared.class_caches().get(class.index())
         {
-            self.flush(class, cache, false);
+            self.flush(class, cache);
         }
         while let Some(full) = self.depots[class.index()].take_full() {
             self.empty_out(class, full);

@@ -24,8 +24,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{
-        PieceEntry, PieceKind, Signals, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
-        least_request,
+        PieceEntry, PieceKind, Signals, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
     },
     units::{MIN_GRANULE, to_usize},
 };
@@ -131,9 +130,7 @@ impl CacheCore {
     #[inline(always)]
     fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
         let (id, class) = self.class_of(layout.size())?;
-        let suits =
-            layout.size() >= least_request(to_usize(class.size)) && layout.align() <= class.align();
-        suits.then_some((id, class))
+        (class.serves(layout.size()) && layout.align() <= class.align()).then_some((id, class))
     }
 
     /// The live slot that starts at an address, if it is one of a class that is served without the
@@ -366,13 +363,13 @@ impl CacheCore {
         let elsewhere = match error {
             AllocError::ClassLimit { class } => {
                 if let Some(cache) = self.class(class) {
-                    engine.flush(class, cache, false);
+                    engine.flush(class, cache);
                 }
                 engine.empty_depot(class);
                 engine.cached(class) > 0
             }
             AllocError::OutOfMemory { .. } => {
-                self.flush(engine, false);
+                self.flush(engine);
                 engine.reclaim();
                 engine.class_ids().any(|class| engine.cached(class) > 0)
             }
@@ -399,7 +396,7 @@ impl CacheCore {
     #[cold]
     fn catch_up(&mut self, engine: &mut Engine) {
         if !self.may_keep() {
-            self.flush(engine, false);
+            self.flush(engine);
             self.drains = self.signals().drains.load(Relaxed);
         }
         if self.block.count() != engine.slabs.classes().len() {
@@ -423,25 +420,27 @@ impl CacheCore {
         }
     }
 
-    /// Gives back every cached slot: whole magazines to the depots if `keep`, else to the slabs.
-    pub(crate) fn flush(&self, engine: &mut Engine, keep: bool) {
-        for id in engine.class_ids() {
-            if let Some(class) = self.class(id) {
-                engine.flush(id, class, keep);
+    /// Gives back every cached slot, and lets others have the engine after each magazine.
+    fn flush(&self, engine: &mut impl Backing) {
+        for (number, class) in (0..).zip(self.block.class_caches()) {
+            while class.has_magazines() {
+                engine.with(|engine| engine.flush_one(ClassId(number), class));
             }
         }
     }
 
     /// Gives back everything, the block included. The cache can be used again.
-    pub(crate) fn close(&mut self, engine: &mut Engine) {
+    pub(crate) fn close(&mut self, engine: &mut impl Backing) {
         if self.block.count() == 0 {
             return;
         }
-        if self.shared {
-            engine.shared = core::ptr::null_mut();
-        }
-        self.flush(engine, false);
-        self.block.end(engine);
+        self.flush(engine);
+        engine.with(|engine| {
+            if self.shared {
+                engine.shared = core::ptr::null_mut();
+            }
+            self.block.end(engine);
+        });
         *self = Self { harden: self.harden, ..Self::with_use(self.shared) };
     }
 
@@ -453,7 +452,7 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        let slot = if layout.align() <= MIN_GRANULE && layout.size() <= SizeTable::ONE_STEP_MAX {
+        let slot = if layout.align() <= MIN_GRANULE {
             self.alloc_quick(layout.size())
         } else {
             self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
@@ -468,7 +467,21 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        self.block.serving(size).and_then(pop_live)
+        match self.block.serving(size) {
+            Some(class) => pop_live(class),
+            None => self.serving_large(size).and_then(pop_live),
+        }
+    }
+
+    /// What requests of a size that the table of small ones does not know are served from, if that is one
+    /// of the first two classes that come into question: all of them where classes are an eighth apart.
+    #[inline(always)]
+    fn serving_large(&self, size: usize) -> Option<&ClassCache> {
+        let first = self.quick_kind(self.block.sizes().start_for_large(size)?)?;
+        if size <= to_usize(first.size) {
+            return first.serves(size).then_some(first);
+        }
+        self.quick_kind(PieceKind::class(first.next_larger)).filter(|next| next.serves(size))
     }
 
     /// Allocates a slot of a class if the loaded magazine has one.

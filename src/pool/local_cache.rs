@@ -7,7 +7,7 @@ use lock_api::{Mutex, RawMutex};
 
 use super::pool::{Guarded, Locked, Pool};
 use crate::{
-    cache::{Backing, CacheCore},
+    cache::CacheCore,
     config::ClassId,
     error::{AllocError, BulkFreeError, FreeError, ReallocError},
     lock::NoLock,
@@ -18,9 +18,12 @@ use crate::{
 /// and takes the pool's lock once per magazine.
 ///
 /// Slots may be freed through another cache than the one they came from; whole magazines travel
-/// back through the depot. A cache holds at most two magazines per class
-/// ([`PoolConfig::magazine`](crate::PoolConfig::magazine)); it returns them when it is dropped, on
-/// [`flush`](Self::flush), and, the next time it takes the lock, when memory has run out anywhere.
+/// back through the depot. A cache holds two magazines per class, and, where bursts of its own come back
+/// to it, as many as the largest of them fills, up to 32, 1/32 of the region and 1/8 of the class's limit;
+/// or at most two of a size that you choose
+/// ([`PoolConfig::magazine`](crate::PoolConfig::magazine)). It returns them when it is dropped, on
+/// [`flush`](Self::flush), and, the next time it goes beyond a magazine, when memory has run out
+/// anywhere.
 ///
 /// ```
 /// use std::{mem::MaybeUninit, ptr::NonNull};
@@ -181,11 +184,10 @@ impl<L: RawMutex> LocalCache<'_, L> {
         self.core.free_bulk(class, pointers, &mut Locked(self.pool))
     }
 
-    /// Returns all cached slots to the pool; the cache stays usable. O(cached slots), under the
-    /// lock.
+    /// Returns all cached slots to the pool; the cache stays usable. O(cached slots), with the lock once
+    /// per magazine.
     pub fn flush(&mut self) {
-        let core = &mut self.core;
-        Locked(self.pool).with(|engine| core.close(engine));
+        self.core.close(&mut Locked(self.pool));
     }
 }
 

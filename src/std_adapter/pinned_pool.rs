@@ -106,6 +106,15 @@ impl<L: RawMutex, P: PageSource> Backing for ThreadLocked<'_, L, P> {
     }
 }
 
+/// Reaches the engine through the lock, where no callback may run.
+struct Unreported<'a, L: RawMutex, P: PageSource>(&'a Pool<'static, L, P>);
+
+impl<L: RawMutex, P: PageSource> Backing for Unreported<'_, L, P> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Engine) -> R) -> R {
+        self.0.with_engine_unreported(work)
+    }
+}
+
 impl<L, P> PinnedPool<L, P>
 where
     L: RawMutex + Send + Sync + 'static,
@@ -408,7 +417,7 @@ where
 
     /// Returns what this thread's cache holds. O(cached slots), under the lock.
     pub fn flush_thread(&self) {
-        self.on_cache(|cache, engine| engine.with(|engine| cache.close(engine)), |_| ());
+        self.on_cache(|cache, engine| cache.close(engine), |_| ());
     }
 
     /// As [`Pool::reset`]. Threads keep their caches, which are empty then. O(blocks + slots +
@@ -433,7 +442,7 @@ where
     fn close(&self, entry: *mut Entry) {
         // SAFETY: entries in the list are whole, and nobody is using this one's cache.
         let cache = unsafe { &mut (*entry).cache };
-        self.pool.with_engine_unreported(|engine| cache.close(engine));
+        cache.close(&mut Unreported(&self.pool));
     }
 }
 
