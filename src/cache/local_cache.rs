@@ -199,7 +199,7 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.pop_quick(id) {
+        match self.alloc_fixed_quick(id) {
             Some(slot) => Ok(slot),
             None => self.alloc_fixed_slow(id, engine),
         }
@@ -212,7 +212,7 @@ impl CacheCore {
         size: usize,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.class_of(size).and_then(|(id, _)| self.pop_quick(id)) {
+        match self.class_of(size).and_then(|(id, _)| self.alloc_fixed_quick(id)) {
             Some(slot) => Ok(slot),
             None => self.alloc_slot_slow(size, engine),
         }
@@ -455,7 +455,7 @@ impl CacheCore {
         let slot = if layout.align() <= MIN_GRANULE {
             self.alloc_quick(layout.size())
         } else {
-            self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
+            self.class_for(layout).and_then(|(id, _)| self.alloc_fixed_quick(id))
         };
         match slot {
             Some(slot) => Ok(slot),
@@ -486,7 +486,7 @@ impl CacheCore {
 
     /// Allocates a slot of a class if the loaded magazine has one.
     #[inline(always)]
-    fn pop_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
+    pub(crate) fn alloc_fixed_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
         self.quick_class(id).and_then(pop_live)
     }
 
