@@ -354,7 +354,7 @@ fn requests_are_served_by_the_smallest_class_that_wastes_little() {
         let mut memory = Memory::new(8 << 20);
         let flags = if round % 4 == 3 { PoolFlags::HARDENED } else { PoolFlags::empty() };
         let pool = builder().flags(flags).build(memory.region()).unwrap();
-        for number in 0..1 + rng.below(30) {
+        for number in 0..=rng.below(30) {
             // Some close to one another, so that the table of sizes does not tell them apart.
             let size =
                 if rng.below(2) == 0 { 1 + rng.below(40_000) } else { 1440 + rng.below(100) };
@@ -376,15 +376,14 @@ fn requests_are_served_by_the_smallest_class_that_wastes_little() {
         for size in sizes {
             for _ in 0..2 {
                 let block = cache.alloc(bytes(size)).unwrap();
-                match serving(size) {
-                    Some(id) => Handle::free_fixed(&mut cache, id, block).unwrap(),
-                    None => {
-                        // SAFETY: it is refused, as no slot is the heap's.
-                        let refused = unsafe { pool.free_slot(block) };
-                        assert!(matches!(refused, Err(FreeError::WrongClass { actual: None, .. })));
-                        Handle::free(&mut cache, block).unwrap();
-                    }
+                if let Some(id) = serving(size) {
+                    Handle::free_fixed(&mut cache, id, block).unwrap();
+                    continue;
                 }
+                // SAFETY: it is refused, as a block of the heap is no slot.
+                let refused = unsafe { pool.free_slot(block) };
+                assert!(matches!(refused, Err(FreeError::WrongClass { actual: None, .. })));
+                Handle::free(&mut cache, block).unwrap();
             }
         }
     }

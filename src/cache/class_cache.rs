@@ -140,8 +140,14 @@ impl ClassCache {
     /// Which of its slab's slots starts at an offset, if one does.
     #[inline(always)]
     pub(crate) fn slot_at(&self, offset: u32) -> Option<u32> {
-        let index = self.reciprocal.divide(offset);
+        let index = self.index_of(offset);
         (index < u32::from(self.slots_per_slab)).then_some(index)
+    }
+
+    /// Which of its slab's slots starts at an offset; anything if none does.
+    #[inline(always)]
+    pub(crate) fn index_of(&self, offset: u32) -> u32 {
+        self.reciprocal.divide(offset)
     }
 
     /// Whether the loaded magazine is empty.

@@ -175,6 +175,20 @@ impl CacheCore {
         (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
     }
 
+    /// The live slot that starts at an address, if it is in the first region.
+    ///
+    /// # Safety
+    /// There is such a slot, of this class, or the address is in another region.
+    #[inline(always)]
+    unsafe fn slot_at(&self, addr: usize, class: &ClassCache) -> Option<SlotRef> {
+        let piece = self.map.piece_of(addr)?;
+        let index = class.index_of(piece.offset_of(addr));
+        // SAFETY: the caller's promise: the piece is in a slab of this class, and the index in range.
+        let state = unsafe { StateByte::at(piece.states(), index) };
+        debug_assert_eq!(state.load(), SlotState::Live as u8, "{addr:#x} is not a live slot");
+        Some(SlotRef { start: self.map.at(addr), state })
+    }
+
     #[inline(always)]
     fn signals(&self) -> &Signals {
         // SAFETY: the type's invariant; region entries live as long as the pool.
@@ -546,6 +560,30 @@ impl CacheCore {
             || self.find_of(addr, id, class).is_some_and(|found| class.push(found.slot))
     }
 
+    /// Frees a slot of a class without looking whether it is one. What the engine has to see to is checked
+    /// all the same.
+    ///
+    /// # Safety
+    /// It is a live slot of this class, which nobody uses any more.
+    #[inline(always)]
+    pub(crate) unsafe fn free_fixed_unchecked(
+        &mut self,
+        id: ClassId,
+        pointer: NonNull<u8>,
+        engine: &mut impl Backing,
+    ) {
+        let addr = pointer.addr().get();
+        let pushed = self.quick_class(id).is_some_and(|class| {
+            class.push_popped(addr, self.releases())
+                // SAFETY: the caller's promise.
+                || unsafe { self.slot_at(addr, class) }.is_some_and(|slot| class.push(slot))
+        });
+        if !pushed {
+            // A refusal is counted and reported there.
+            let _ = self.free_slow(pointer, Some(id), engine);
+        }
+    }
+
     /// Frees a slot of whatever class; blocks of the heap are refused.
     #[inline(always)]
     pub(crate) fn free_slot(
@@ -671,6 +709,39 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
+        self.free_bulk_by(id, pointers, engine, Self::push_from)
+    }
+
+    /// As [`free_bulk`](Self::free_bulk), without looking whether they are slots of the class. What the
+    /// engine has to see to is checked all the same.
+    ///
+    /// # Safety
+    /// They are live slots of this class, which nobody uses any more.
+    #[inline]
+    pub(crate) unsafe fn free_bulk_unchecked(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        engine: &mut impl Backing,
+    ) {
+        // SAFETY: the caller's promise.
+        let push = |this: &Self, id, next: &[_]| unsafe { this.push_unchecked(id, next) };
+        let mut rest = pointers;
+        // A refusal is counted and reported.
+        while let Err(refused) = self.free_bulk_by(id, rest, engine, push) {
+            rest = &rest[refused.freed + 1..];
+        }
+    }
+
+    /// Frees a bulk; `push` moves slots from its front to the loaded magazine, and says how many.
+    #[inline(always)]
+    fn free_bulk_by(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        engine: &mut impl Backing,
+        push: impl Fn(&Self, ClassId, &[NonNull<u8>]) -> usize,
+    ) -> Result<(), BulkFreeError> {
         let popped = match self.quick_class(id) {
             Some(class) if pointers.len() <= class.room() => {
                 class.push_all_popped(pointers, self.releases())
@@ -680,7 +751,7 @@ impl CacheCore {
         if popped == pointers.len() {
             return Ok(());
         }
-        self.free_bulk_slow(id, pointers, popped, engine)
+        self.free_bulk_slow(id, pointers, popped, engine, push)
     }
 
     /// Goes on with a bulk of which the first `freed` have been freed.
@@ -691,6 +762,7 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         mut freed: usize,
         engine: &mut impl Backing,
+        push: impl Fn(&Self, ClassId, &[NonNull<u8>]) -> usize,
     ) -> Result<(), BulkFreeError> {
         // A refusal changes nothing: no magazines for what starts with a wrong pointer.
         if let (Some(class), Some(next)) = (self.quick_class(id), pointers.get(freed))
@@ -699,7 +771,7 @@ impl CacheCore {
             class.make_room_for(pointers.len() - freed);
         }
         loop {
-            freed += self.push_from(id, &pointers[freed..]);
+            freed += push(self, id, &pointers[freed..]);
             let Some(&next) = pointers.get(freed) else { return Ok(()) };
             self.free_slow(next, Some(id), engine)
                 .map_err(|error| BulkFreeError { freed, error })?;
@@ -715,6 +787,22 @@ impl CacheCore {
         let pushed = pointers.iter().take_while(|pointer| {
             let found = self.find_of(pointer.addr().get(), id, class);
             found.is_some_and(|found| class.push(found.slot))
+        });
+        pushed.count()
+    }
+
+    /// As [`push_from`](Self::push_from), without looking whether they are slots of the class; up to the
+    /// first that is in another region.
+    ///
+    /// # Safety
+    /// They are live slots of this class, which nobody uses any more.
+    #[inline]
+    unsafe fn push_unchecked(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
+        let Some(class) = self.quick_class(id) else { return 0 };
+        let pushed = pointers.iter().take_while(|pointer| {
+            // SAFETY: the caller's promise.
+            let slot = unsafe { self.slot_at(pointer.addr().get(), class) };
+            slot.is_some_and(|slot| class.push(slot))
         });
         pushed.count()
     }

@@ -83,6 +83,35 @@ impl<L: RawMutex> LocalCache<'_, L> {
         self.core.free(pointer, Some(class), &mut Locked(self.pool))
     }
 
+    /// As [`free_fixed`](Self::free_fixed), without checking the pointer: an explicit choice, for places
+    /// that the profiler names. It marks the slot free, so that other calls find later misuse. In pools
+    /// with flags, and in regions that were added, it is checked all the same; a refusal is counted and
+    /// reported to [`PoolConfig::on_fault`](crate::PoolConfig::on_fault). Debug builds check it and panic.
+    ///
+    /// # Safety
+    /// The memory is a live slot of this class of this pool, and not used any more, by anybody. A second
+    /// free, or a pointer to anything else, has another caller's memory handed out, or overwritten.
+    ///
+    /// ```
+    /// use std::mem::MaybeUninit;
+    /// # use libmempool::{NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 1 << 20];
+    /// let pool = Pool::<NoLock>::builder().size_classes(&[2048]).build(&mut memory)?;
+    /// let packets = pool.class_of(2048)?;
+    /// let mut cache = pool.local_cache();
+    /// let packet = cache.alloc_fixed(packets)?;
+    /// // SAFETY: it came from this class one line above, and is not used any more.
+    /// unsafe { cache.free_fixed_unchecked(packets, packet) };
+    /// // SAFETY: nobody uses it; it is refused.
+    /// assert!(unsafe { cache.free_fixed(packets, packet) }.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub unsafe fn free_fixed_unchecked(&mut self, class: ClassId, pointer: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.free_fixed_unchecked(class, pointer, &mut Locked(self.pool)) };
+    }
+
     /// Allocates memory for a layout: from the class that suits it with little waste, without the
     /// lock, else from the heap under the lock. O(1) as [`alloc_fixed`](Self::alloc_fixed).
     ///
@@ -182,6 +211,17 @@ impl<L: RawMutex> LocalCache<'_, L> {
         pointers: &[NonNull<u8>],
     ) -> Result<(), BulkFreeError> {
         self.core.free_bulk(class, pointers, &mut Locked(self.pool))
+    }
+
+    /// As [`free_bulk`](Self::free_bulk), without checking the pointers; see
+    /// [`free_fixed_unchecked`](Self::free_fixed_unchecked).
+    ///
+    /// # Safety
+    /// As there, for each of them.
+    #[inline]
+    pub unsafe fn free_bulk_unchecked(&mut self, class: ClassId, pointers: &[NonNull<u8>]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.free_bulk_unchecked(class, pointers, &mut Locked(self.pool)) };
     }
 
     /// Returns all cached slots to the pool; the cache stays usable. O(cached slots), with the lock once
