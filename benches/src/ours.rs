@@ -3,8 +3,10 @@
 use std::{alloc::Layout, ptr::NonNull};
 
 use libmempool::{
-    ClassId, LocalCache, MmapPages, Pool, PoolFlags, PthreadMutex, SizeClass, ThreadCachedPool,
+    ClassId, LocalCache, MmapPages, Pool, PoolBuilder, PoolFlags, PthreadMutex, SizeClass,
+    ThreadCachedPool,
 };
+use lock_api::RawMutex;
 
 use crate::{
     arena::{Arena, Needs},
@@ -23,9 +25,17 @@ const SLACK: usize = 16 << 20;
 
 /// A pool with one class, all of it reserved.
 fn one_class(needs: Needs, flags: PoolFlags) -> Option<(Mapped, ClassId)> {
+    one_class_of(needs, Pool::builder().flags(flags))
+}
+
+/// A pool with one class, all of it reserved, and what else the builder has.
+pub fn one_class_of<L: RawMutex>(
+    needs: Needs,
+    builder: PoolBuilder<L>,
+) -> Option<(Pool<'static, L, MmapPages>, ClassId)> {
     let class = SizeClass::new(needs.layout.size()).reserve(needs.objects).limit(needs.objects);
     let bytes = needs.objects * needs.layout.size().next_multiple_of(16);
-    let builder = Pool::builder().size_class(class).flags(flags);
+    let builder = builder.size_class(class);
     let bytes = (bytes + bytes / 32 + SLACK).max(ROOMY);
     let pool = builder.map(MmapPages::new(), bytes).ok()?;
     if needs.warm {
@@ -45,12 +55,16 @@ fn preset(needs: Needs) -> Option<Mapped> {
     Some(pool)
 }
 
-struct Handle<'p> {
-    cache: LocalCache<'p, PthreadMutex>,
-    class: ClassId,
+/// A local cache, used by class.
+#[derive(Debug)]
+pub struct Handle<'p, L: RawMutex = PthreadMutex> {
+    /// The cache.
+    pub cache: LocalCache<'p, L>,
+    /// The class.
+    pub class: ClassId,
 }
 
-impl Contender for Handle<'_> {
+impl<L: RawMutex> Contender for Handle<'_, L> {
     #[inline(always)]
     fn alloc(&mut self, _: Layout) -> Option<NonNull<u8>> {
         self.cache.alloc_fixed(self.class).ok()
