@@ -30,6 +30,9 @@ const PATIENCE: u32 = 10_000;
 
 /// Sends so many batches, the consumer on the second core. Nanoseconds of an object, from core to core;
 /// `None`: this allocator cannot.
+///
+/// # Panics
+/// If objects do not arrive as they were sent.
 pub fn run(arena: &dyn Arena, layout: Layout, batches: usize) -> Option<f64> {
     let (sender, receiver) = RingBuffer::new(RING);
     thread::scope(|scope| {
