@@ -2,7 +2,7 @@
 
 use std::{alloc::Layout, ptr::NonNull, sync::Barrier, thread, time::Instant};
 
-use libmempool::{ClassId, MmapPages, Pool, PthreadMutex};
+use libmempool::{ClassId, MmapPages, Pool, PoolBuilder, PthreadMutex};
 use libmempool_bench::{
     arena::Needs,
     contender::Contender,
@@ -68,8 +68,8 @@ fn pool<L: RawMutex>(
     needs: Needs,
     magazine: Option<usize>,
 ) -> Option<(Pool<'static, L, MmapPages>, ClassId)> {
-    let builder = Pool::builder();
-    ours::one_class_of(needs, magazine.into_iter().fold(builder, |builder, n| builder.magazine(n)))
+    let builder = magazine.into_iter().fold(Pool::builder(), PoolBuilder::magazine);
+    ours::one_class_of(needs, builder)
 }
 
 fn median(mut samples: Vec<f64>) -> f64 {
