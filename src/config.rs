@@ -248,8 +248,9 @@ impl PoolConfig {
     }
 
     /// Slots per magazine, for every class; 0 turns caching off. Left alone, the pool chooses by
-    /// the size of region and class, between 2 and 128. A local cache holds at most two magazines
-    /// per class.
+    /// the size of region and class, between 2 and 128. A local cache holds at most two magazines of
+    /// this size per class; of the pool's own choice more, if it needs them: see
+    /// [`LocalCache`](crate::LocalCache).
     #[must_use]
     pub const fn magazine(mut self, slots: usize) -> Self {
         self.magazine = Some(slots);

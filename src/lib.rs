@@ -66,8 +66,8 @@
 //! # What it does not do
 //! It does not move live blocks, does not return memory of a region to the system by itself, and
 //! without [`PoolFlags`] does not catch a write after a free or past a slot's end. Two threads that free
-//! one pointer at the same instant may go unnoticed. Local caches keep up to two magazines of slots per
-//! class: count them in.
+//! one pointer at the same instant may go unnoticed. Local caches keep magazines of slots of each class:
+//! count them in ([`LocalCache`]).
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]

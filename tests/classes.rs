@@ -3,14 +3,15 @@
 
 mod common;
 
-use std::{cell::Cell, ptr::NonNull};
+use std::{cell::Cell, cmp::Reverse, ptr::NonNull};
 
 use common::{
     Handle, LOCKS, Memory, Model, Op, Rng, Session, Setup, UsableSize, bytes, fill, free_all,
     setup::{ALIGNMENTS, CLASS_SETS},
 };
 use libmempool::{
-    AllocError, ClassId, ConfigError, FreeError, MAX_CLASSES, NoLock, Pool, PoolBuilder, SizeClass,
+    AllocError, ClassId, ConfigError, FreeError, MAX_CLASSES, NoLock, Pool, PoolBuilder, PoolFlags,
+    SizeClass,
 };
 
 fn builder() -> PoolBuilder<NoLock> {
@@ -340,6 +341,51 @@ fn the_later_of_equal_classes_serves_their_size() {
     }
     for (size, class) in [(1297, 2), (1409, 4)] {
         assert_eq!(pool.class_of(size), Ok(ClassId::new(class)));
+    }
+}
+
+/// A request by layout is served by the smallest class that holds it and is not dedicated, if a quarter
+/// of its slots is wasted at most; by the heap if not. That holds at the first time, when the cache asks
+/// the engine, and later, when it is in a hurry; with flags it never is.
+#[test]
+fn requests_are_served_by_the_smallest_class_that_wastes_little() {
+    let mut rng = Rng::new(11);
+    for round in 0..24 {
+        let mut memory = Memory::new(8 << 20);
+        let flags = if round % 4 == 3 { PoolFlags::HARDENED } else { PoolFlags::empty() };
+        let pool = builder().flags(flags).build(memory.region()).unwrap();
+        for number in 0..=rng.below(30) {
+            // Some close to one another, so that the table of sizes does not tell them apart.
+            let size =
+                if rng.below(2) == 0 { 1 + rng.below(40_000) } else { 1440 + rng.below(100) };
+            let class = SizeClass::new(size);
+            let class = if number % 7 == 6 { class.dedicated() } else { class };
+            pool.add_size_class(class).unwrap();
+        }
+        let classes: Vec<_> = pool.classes().map(|id| pool.class_stats(id).unwrap()).collect();
+        let general = classes.iter().filter(|class| class.id.number() % 7 != 6);
+        let general: Vec<_> = general.map(|class| (class.id, class.size)).collect();
+        let serving = |size: usize| {
+            let fits = general.iter().filter(|(_, holds)| *holds >= size);
+            let (id, holds) = fits.min_by_key(|(id, holds)| (*holds, Reverse(*id)))?;
+            (*holds <= 64 || size >= holds - holds / 4).then_some(*id)
+        };
+        let mut cache = pool.local_cache();
+        let close = classes.iter().flat_map(|class| class.size.saturating_sub(3)..class.size + 3);
+        let sizes = close.chain((0..500).map(|_| rng.below(42_000))).filter(|&size| size > 0);
+        for size in sizes {
+            for _ in 0..2 {
+                let block = cache.alloc(bytes(size)).unwrap();
+                if let Some(id) = serving(size) {
+                    Handle::free_fixed(&mut cache, id, block).unwrap();
+                    continue;
+                }
+                // SAFETY: it is refused, as a block of the heap is no slot.
+                let refused = unsafe { pool.free_slot(block) };
+                assert!(matches!(refused, Err(FreeError::WrongClass { actual: None, .. })));
+                Handle::free(&mut cache, block).unwrap();
+            }
+        }
     }
 }
 

@@ -68,6 +68,7 @@ pub const MALLOCS: [&str; 5] = ["glibc", "mimalloc", "jemalloc", "snmalloc", "tc
 pub const ALL: &[Entry] = &[
     fixed("LocalCache", "a handle, by class, inlined", ours::cached),
     fixed("LocalCache called", "the same through functions that are not inlined", ours::called),
+    fixed("LocalCache unchecked", "inlined, and frees are not checked", ours::unchecked),
     general("ThreadCachedPool", "no handle, preset classes, by layout", ours::thread),
     fixed("ThreadCachedPool class", "no handle, by class", ours::thread_fixed),
     general("Pool<PthreadMutex>", "no handle, preset classes, by layout", ours::locked),

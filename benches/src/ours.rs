@@ -3,8 +3,10 @@
 use std::{alloc::Layout, ptr::NonNull};
 
 use libmempool::{
-    ClassId, LocalCache, MmapPages, Pool, PoolFlags, PthreadMutex, SizeClass, ThreadCachedPool,
+    ClassId, LocalCache, MmapPages, Pool, PoolBuilder, PoolFlags, PthreadMutex, SizeClass,
+    ThreadCachedPool,
 };
+use lock_api::RawMutex;
 
 use crate::{
     arena::{Arena, Needs},
@@ -23,9 +25,17 @@ const SLACK: usize = 16 << 20;
 
 /// A pool with one class, all of it reserved.
 fn one_class(needs: Needs, flags: PoolFlags) -> Option<(Mapped, ClassId)> {
+    one_class_of(needs, Pool::builder().flags(flags))
+}
+
+/// A pool with one class, all of it reserved, and what else the builder has.
+pub fn one_class_of<L: RawMutex>(
+    needs: Needs,
+    builder: PoolBuilder<L>,
+) -> Option<(Pool<'static, L, MmapPages>, ClassId)> {
     let class = SizeClass::new(needs.layout.size()).reserve(needs.objects).limit(needs.objects);
     let bytes = needs.objects * needs.layout.size().next_multiple_of(16);
-    let builder = Pool::builder().size_class(class).flags(flags);
+    let builder = builder.size_class(class);
     let bytes = (bytes + bytes / 32 + SLACK).max(ROOMY);
     let pool = builder.map(MmapPages::new(), bytes).ok()?;
     if needs.warm {
@@ -45,12 +55,16 @@ fn preset(needs: Needs) -> Option<Mapped> {
     Some(pool)
 }
 
-struct Handle<'p> {
-    cache: LocalCache<'p, PthreadMutex>,
-    class: ClassId,
+/// A local cache, used by class.
+#[derive(Debug)]
+pub struct Handle<'p, L: RawMutex = PthreadMutex> {
+    /// The cache.
+    pub cache: LocalCache<'p, L>,
+    /// The class.
+    pub class: ClassId,
 }
 
-impl Contender for Handle<'_> {
+impl<L: RawMutex> Contender for Handle<'_, L> {
     #[inline(always)]
     fn alloc(&mut self, _: Layout) -> Option<NonNull<u8>> {
         self.cache.alloc_fixed(self.class).ok()
@@ -101,17 +115,58 @@ impl<C: Contender> Contender for Called<C> {
     }
 }
 
+/// A handle whose frees are not checked.
+struct Unchecked<'p>(Handle<'p>);
+
+impl Contender for Unchecked<'_> {
+    #[inline(always)]
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.0.alloc(layout)
+    }
+
+    #[inline(always)]
+    unsafe fn free(&mut self, block: NonNull<u8>, _: Layout) {
+        let Handle { cache, class } = &mut self.0;
+        // SAFETY: the caller's promise; there is no other class.
+        unsafe { cache.free_fixed_unchecked(*class, block) };
+    }
+
+    #[inline(always)]
+    fn alloc_bulk(&mut self, layout: Layout, out: &mut [NonNull<u8>]) -> bool {
+        self.0.alloc_bulk(layout, out)
+    }
+
+    #[inline(always)]
+    unsafe fn free_bulk(&mut self, _: Layout, blocks: &[NonNull<u8>]) {
+        let Handle { cache, class } = &mut self.0;
+        // SAFETY: the caller's promise; there is no other class.
+        unsafe { cache.free_bulk_unchecked(*class, blocks) };
+    }
+}
+
+/// How a handle is called.
+#[derive(Clone, Copy)]
+enum Calls {
+    Inlined,
+    Called,
+    Unchecked,
+}
+
 /// A pool whose threads have handles.
 struct Handles {
     pool: Mapped,
     class: ClassId,
-    inlined: bool,
+    calls: Calls,
 }
 
 impl Arena for Handles {
     fn worker(&self) -> Box<dyn Worker + '_> {
         let handle = Handle { cache: self.pool.local_cache(), class: self.class };
-        if self.inlined { Box::new(handle) } else { Box::new(Called(handle)) }
+        match self.calls {
+            Calls::Inlined => Box::new(handle),
+            Calls::Called => Box::new(Called(handle)),
+            Calls::Unchecked => Box::new(Unchecked(handle)),
+        }
     }
 
     fn warms_up(&self) -> bool {
@@ -119,34 +174,39 @@ impl Arena for Handles {
     }
 }
 
-fn handles(needs: Needs, flags: PoolFlags, inlined: bool) -> Option<Box<dyn Arena>> {
+fn handles(needs: Needs, flags: PoolFlags, calls: Calls) -> Option<Box<dyn Arena>> {
     let (pool, class) = one_class(needs, flags)?;
-    Some(Box::new(Handles { pool, class, inlined }))
+    Some(Box::new(Handles { pool, class, calls }))
 }
 
 /// By handle and class, inlined.
 pub fn cached(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::empty(), true)
+    handles(needs, PoolFlags::empty(), Calls::Inlined)
 }
 
 /// By handle and class, through functions.
 pub fn called(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::empty(), false)
+    handles(needs, PoolFlags::empty(), Calls::Called)
+}
+
+/// By handle and class, inlined, without checks.
+pub fn unchecked(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::empty(), Calls::Unchecked)
 }
 
 /// By handle and class, in a pool that poisons what is freed.
 pub fn poison(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::POISON, true)
+    handles(needs, PoolFlags::POISON, Calls::Inlined)
 }
 
 /// By handle and class, in a pool that zeroes what is freed.
 pub fn zero_on_free(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_FREE, true)
+    handles(needs, PoolFlags::ZERO_ON_FREE, Calls::Inlined)
 }
 
 /// By handle and class, in a pool that zeroes what it hands out.
 pub fn zero_on_alloc(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_ALLOC, true)
+    handles(needs, PoolFlags::ZERO_ON_ALLOC, Calls::Inlined)
 }
 
 /// A pool that is called itself. Layout and pointer alone are what a global allocator gets.

@@ -175,7 +175,8 @@ typedef struct pool_config {
     uint32_t flags;
     /** POOL_PAGES_HUGE and so on, combined with |; no meaning in memory_pool_create_in(). */
     uint32_t pages;
-    /** Slots per magazine (a thread caches two magazines per class); default: 2 to 128, by size. */
+    /** Slots per magazine; a thread caches two of them per class. Default: 2 to 128, by size, and more
+     *  than two where a thread's own bursts fill them. */
     size_t magazine_slots;
     /** Mixed into the key of the block checksums, to which a random number is added anyway. */
     uint64_t key;

@@ -144,7 +144,7 @@ impl CacheBlockRef {
         unsafe { self.kind(kind).as_ref() }
     }
 
-    /// What requests of a size up to [`SizeTable::ONE_STEP_MAX`] are served from. It holds nothing if no
+    /// What requests of a size that [`SizeTable::serving`] knows of are served from. It holds nothing if no
     /// class serves them, or the engine has to see to what it serves.
     #[inline(always)]
     pub(crate) fn serving(&self, size: usize) -> Option<&ClassCache> {

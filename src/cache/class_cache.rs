@@ -1,9 +1,15 @@
 #![allow(unsafe_code)] // the fast path: pops and pushes slots of magazines in the region
-//! What one cache has of one class: the loaded magazine, the previous one, and what the fast path
-//! needs to know of the class, all in one place so that no load waits for another.
+//! What one cache has of one class: the loaded magazine, the others, and what the fast path needs to
+//! know of the class, all in one place so that no load waits for another.
+//!
+//! ```text
+//! slots:   [ full ][ full ][ loaded ][ empty ][ empty ]
+//!           next to be allocated  <-    ->  next to be freed to
+//! ```
 
 use core::{
     cell::Cell,
+    cmp::Ordering,
     mem::MaybeUninit,
     ptr::NonNull,
     sync::atomic::{
@@ -14,16 +20,21 @@ use core::{
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
-    slab::{Class, Reciprocal, SlotRef, SlotState},
+    slab::{Class, Reciprocal, SlotRef, SlotState, least_request},
     units::{floor_log2, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
+
+/// Magazines that a cache should have at least: when one is full or empty, there is another.
+pub(super) const PAIR: u8 = 2;
 
 /// One class in one cache.
 ///
 /// Invariants: `loaded` are the arrays of a magazine with room for `capacity` slots (or none, and
 /// `capacity` is 0), the first `len` of them cached slots. What lies in the places beyond, if
 /// anything, was popped there; its state byte is where it says as long as no slab has gone back to
-/// the heap since `releases`. Only the cache's owner calls methods that change it, one at a time.
+/// the heap since `releases`. The loaded magazine stands in a row of `count`: those to its left hold
+/// slots, `others` in all, those to its right none; their lengths and `releases` are in their headers.
+/// Only the cache's owner calls methods that change it, one at a time.
 /// Anybody who holds the pool's lock may read the lengths, which are atomic for that reason, and
 /// nothing else.
 #[derive(Debug)]
@@ -38,14 +49,21 @@ pub(crate) struct ClassCache {
     pub(crate) size: u32,
     /// Bytes of a slot, with what the pool writes behind the usable ones.
     pub(crate) room: u32,
+    /// The smallest request by size that it serves; what holds nothing serves none.
+    least: u32,
     /// The count of slabs that had gone back to the heap when the free places were last wiped.
     releases: Cell<u32>,
-    previous: Cell<Magazine>,
-    previous_len: AtomicU32,
+    /// Slots in the other magazines.
+    others: AtomicU32,
+    /// Magazines it has.
+    count: Cell<u8>,
+    /// Magazines that it has taken and not given back, while one counts.
+    taken: Cell<u8>,
     /// Slots of each of its slabs.
     slots_per_slab: u16,
     /// What its slots are aligned to, as `log2`.
     align_log2: u8,
+    /// The number of the next larger class, or its own; no class's in what holds nothing.
     pub(crate) next_larger: u8,
 }
 
@@ -60,11 +78,13 @@ impl ClassCache {
             slots_per_slab: 0,
             size: 0,
             room: 0,
+            least: u32::MAX,
             releases: Cell::new(0),
-            previous: Cell::new(Magazine::NONE),
-            previous_len: AtomicU32::new(0),
+            others: AtomicU32::new(0),
+            count: Cell::new(0),
+            taken: Cell::new(0),
             align_log2: 0,
-            next_larger: 0,
+            next_larger: u8::MAX,
         }
     }
 
@@ -79,10 +99,17 @@ impl ClassCache {
             slots_per_slab: to_u16(to_usize(class.shape.slots)),
             size: to_u32(class.shape.size),
             room: to_u32(class.shape.room),
+            least: to_u32(least_request(class.shape.size)),
             align_log2: to_u8(floor_log2(class.shape.align)),
             next_larger: class.next_larger,
             ..Self::nothing()
         }
+    }
+
+    /// Whether it serves requests by size for so many bytes, if no smaller class does.
+    #[inline(always)]
+    pub(crate) fn serves(&self, size: usize) -> bool {
+        size >= to_usize(self.least) && size <= to_usize(self.size)
     }
 
     /// What its slots are aligned to.
@@ -105,16 +132,22 @@ impl ClassCache {
         to_usize(self.capacity.get())
     }
 
-    /// Slots ready in both magazines.
+    /// Slots ready in its magazines.
     pub(crate) fn cached(&self) -> usize {
-        self.len() + to_usize(self.previous_len.load(Relaxed))
+        self.len() + to_usize(self.others.load(Relaxed))
     }
 
     /// Which of its slab's slots starts at an offset, if one does.
     #[inline(always)]
     pub(crate) fn slot_at(&self, offset: u32) -> Option<u32> {
-        let index = self.reciprocal.divide(offset);
+        let index = self.index_of(offset);
         (index < u32::from(self.slots_per_slab)).then_some(index)
+    }
+
+    /// Which of its slab's slots starts at an offset; anything if none does.
+    #[inline(always)]
+    pub(crate) fn index_of(&self, offset: u32) -> u32 {
+        self.reciprocal.divide(offset)
     }
 
     /// Whether the loaded magazine is empty.
@@ -249,11 +282,6 @@ impl ClassCache {
     fn forget_popped(&self, releases: u32) {
         // SAFETY: the type's invariant: these are the loaded magazine's free places.
         unsafe { self.loaded.get().forget(self.len(), self.capacity()) };
-        let previous = self.previous.get();
-        if !previous.is_none() {
-            let len = to_usize(self.previous_len.load(Relaxed));
-            Magazine::of(previous.arrays(), len).forget_popped();
-        }
         self.releases.set(releases);
     }
 
@@ -262,70 +290,141 @@ impl ClassCache {
         self.capacity.get() > 0
     }
 
-    /// Gives it its two magazines, both empty.
-    pub(crate) fn equip(&self, loaded: Magazine, previous: Magazine, capacity: u32) {
-        debug_assert!(!self.has_magazines());
-        previous.forget_popped();
-        self.load(loaded);
-        self.capacity.set(capacity);
-        self.previous.set(previous);
-    }
-
-    /// Takes its magazines away. Their lengths are up to date.
-    pub(crate) fn strip(&self) -> Option<(Magazine, Magazine)> {
+    /// The loaded magazine, whose header is up to date now; `None` without one.
+    fn put_down(&self) -> Option<Magazine> {
         if !self.has_magazines() {
             return None;
         }
-        let previous_len = to_usize(self.previous_len.load(Relaxed));
-        let previous = Magazine::of(self.previous.get().arrays(), previous_len);
-        let loaded = Magazine::of(self.loaded.get(), self.len());
-        self.loaded.set(Arrays::NONE);
-        self.capacity.set(0);
-        self.previous.set(Magazine::NONE);
-        self.set_len(0);
-        self.previous_len.store(0, Relaxed);
-        Some((loaded, previous))
+        // SAFETY: the type's invariant: they are a magazine's.
+        let loaded = unsafe { self.loaded.get().magazine() };
+        loaded.put_down(self.len(), self.releases.get());
+        Some(loaded)
     }
 
-    /// Swaps loaded and previous if that helps: `wanted` tells by the previous one's length.
-    #[inline]
-    pub(crate) fn swap_if(&self, wanted: impl FnOnce(usize) -> bool) -> bool {
-        let previous_len = self.previous_len.load(Relaxed);
-        if !self.has_magazines() || !wanted(to_usize(previous_len)) {
-            return false;
+    /// Loads a magazine.
+    fn load(&self, magazine: Magazine) {
+        if magazine.releases() != self.releases.get() {
+            magazine.forget_popped();
         }
-        let loaded = Magazine::of(self.loaded.get(), self.len());
-        self.loaded.set(self.previous.get().arrays());
-        self.previous.set(loaded);
-        self.previous_len.store(self.len.load(Relaxed), Relaxed);
-        self.len.store(previous_len, Relaxed);
+        self.loaded.set(magazine.arrays());
+        self.set_len(magazine.len());
+    }
+
+    fn add_to_others(&self, slots: usize) {
+        self.others.store(self.others.load(Relaxed) + low_u32(slots), Relaxed);
+    }
+
+    fn take_from_others(&self, slots: usize) {
+        self.others.store(self.others.load(Relaxed) - low_u32(slots), Relaxed);
+    }
+
+    /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
+    pub(crate) fn load_left(&self) -> bool {
+        debug_assert!(self.is_empty());
+        let Some(left) = self.put_down().and_then(Magazine::left) else { return false };
+        self.take_from_others(left.len());
+        self.load(left);
         true
     }
 
-    /// Swaps loaded and previous if the previous one has room.
-    pub(crate) fn swap_if_previous_has_room(&self) -> bool {
-        self.swap_if(|len| len < self.capacity())
+    /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
+    pub(crate) fn load_right(&self) -> bool {
+        let Some(loaded) = self.put_down() else { return false };
+        debug_assert!(!self.is_empty());
+        let Some(right) = loaded.right() else { return false };
+        self.add_to_others(loaded.len());
+        self.load(right);
+        true
     }
 
-    /// Swaps loaded and previous if only the previous one has room for a burst of `slots` slots: bursts
-    /// stay together.
+    /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:
+    /// bursts stay together.
     #[inline]
     pub(crate) fn make_room_for(&self, slots: usize) {
-        if slots > self.room() {
-            self.swap_if(|len| len + slots <= self.capacity());
+        if slots > self.room() && slots <= self.capacity() {
+            self.load_right();
         }
     }
 
-    /// Puts another magazine in the place of the loaded one, which is returned.
-    pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Magazine {
-        let loaded = Magazine::of(self.loaded.get(), self.len());
+    /// Gives it its first magazine, an empty one.
+    pub(crate) fn equip(&self, magazine: Magazine, capacity: u32) {
+        debug_assert!(!self.has_magazines() && magazine.len() == 0);
+        self.stand_alone(magazine);
+        self.capacity.set(capacity);
+        self.count.set(1);
+        self.taken.set(0);
         self.load(magazine);
-        loaded
     }
 
-    fn load(&self, magazine: Magazine) {
+    fn stand_alone(&self, magazine: Magazine) {
+        magazine.stand_between(None, None);
         magazine.forget_popped();
-        self.loaded.set(magazine.arrays());
-        self.set_len(magazine.len());
+        magazine.put_down(magazine.len(), self.releases.get());
+    }
+
+    /// Puts another magazine in the place of the loaded one, which is returned.
+    pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Option<Magazine> {
+        let loaded = self.put_down()?;
+        self.stand_alone(magazine);
+        magazine.stand_between(loaded.left(), loaded.right());
+        self.load(magazine);
+        Some(loaded)
+    }
+
+    /// Adds an empty magazine to the right of the loaded one.
+    pub(crate) fn add(&self, magazine: Magazine) {
+        let Some(loaded) = self.put_down() else { return };
+        self.stand_alone(magazine);
+        magazine.stand_between(Some(loaded), loaded.right());
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Takes away the magazine to the left.
+    pub(crate) fn remove_left(&self) -> Option<Magazine> {
+        let left = self.put_down()?.left()?;
+        self.take_from_others(left.len());
+        Some(self.removed(left))
+    }
+
+    /// Takes away the magazine to the right.
+    fn remove_right(&self) -> Option<Magazine> {
+        Some(self.removed(self.put_down()?.right()?))
+    }
+
+    fn removed(&self, magazine: Magazine) -> Magazine {
+        magazine.leave_row();
+        self.count.set(self.count.get() - 1);
+        magazine
+    }
+
+    /// Takes all magazines away, one by one. Their lengths are up to date.
+    pub(crate) fn strip(&self) -> impl Iterator<Item = Magazine> {
+        let others = core::iter::from_fn(|| self.remove_left().or_else(|| self.remove_right()));
+        others.chain(core::iter::once_with(|| self.strip_loaded()).flatten())
+    }
+
+    fn strip_loaded(&self) -> Option<Magazine> {
+        let loaded = self.put_down()?;
+        self.loaded.set(Arrays::NONE);
+        self.capacity.set(0);
+        self.set_len(0);
+        self.count.set(0);
+        Some(loaded)
+    }
+
+    /// Notes that it takes a magazine full of slots, from the depot or the slabs.
+    pub(crate) fn note_taken(&self) {
+        self.taken.set(self.taken.get().saturating_add(1));
+    }
+
+    /// Notes that it gives one away.
+    pub(crate) fn note_given(&self) {
+        self.taken.set(self.taken.get().saturating_sub(1));
+    }
+
+    /// Whether it should have more magazines than it has, or fewer, if it may have `most`: what it took
+    /// itself and comes back it will want again; what others took is wanted elsewhere.
+    pub(crate) fn wants_magazines(&self, most: u8) -> Ordering {
+        self.taken.get().min(most).max(PAIR).cmp(&self.count.get())
     }
 }

@@ -1,9 +1,9 @@
 //! Depots: a class's stacks of full and empty magazines, behind the pool's lock.
 
-use super::magazine::Magazine;
+use super::{class_cache::PAIR, magazine::Magazine};
 use crate::{
     slab::{Class, SlotRef},
-    units::{to_u32, to_usize},
+    units::{to_u8, to_u32, to_usize},
 };
 
 /// Bytes of objects that a magazine should hold at most.
@@ -21,11 +21,19 @@ const FULL_MAGAZINES: u32 = 16;
 /// Empty magazines that a depot keeps.
 const EMPTY_MAGAZINES: u32 = 16;
 
+/// Magazines that a cache may have of one class, if it needs them.
+const ROW: usize = 32;
+
+/// The part of the regions that the objects in them may make up.
+const ROW_SHARE: usize = 32;
+
 /// One class's magazines that no cache has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Depot {
     /// Slots per magazine; 0 turns caching off.
     capacity: u32,
+    /// Magazines that a cache may have.
+    row: u8,
     full: Stack,
     empty: Stack,
     /// Slots in the full magazines.
@@ -34,25 +42,22 @@ pub(crate) struct Depot {
 
 #[derive(Clone, Copy, Debug)]
 struct Stack {
-    top: Magazine,
+    top: Option<Magazine>,
     count: u32,
 }
 
 impl Stack {
-    const EMPTY: Self = Self { top: Magazine::NONE, count: 0 };
+    const EMPTY: Self = Self { top: None, count: 0 };
 
     fn push(&mut self, magazine: Magazine) {
-        magazine.set_next(self.top);
-        self.top = magazine;
+        magazine.set_below(self.top);
+        self.top = Some(magazine);
         self.count += 1;
     }
 
     fn pop(&mut self) -> Option<Magazine> {
-        if self.top.is_none() {
-            return None;
-        }
-        let magazine = self.top;
-        self.top = magazine.next();
+        let magazine = self.top?;
+        self.top = magazine.left();
         self.count -= 1;
         Some(magazine)
     }
@@ -66,13 +71,24 @@ impl Depot {
         let weight = size + size_of::<SlotRef>();
         let suited = (region_bytes / REGION_SHARE / weight).clamp(2, MAGAZINE_SLOTS);
         let suited = suited.min((MAGAZINE_BYTES / size).max(8)).min(by_limit);
-        let capacity = to_u32(slots.unwrap_or(suited).min(MAX_CAPACITY));
-        Self { capacity, full: Stack::EMPTY, empty: Stack::EMPTY, cached: 0 }
+        let capacity = slots.unwrap_or(suited).min(MAX_CAPACITY);
+        let row = match slots {
+            // Whoever says how large they are says how much a cache holds.
+            Some(_) => 0,
+            None => (region_bytes / ROW_SHARE / size).min(by_limit) / capacity + 1,
+        };
+        let (capacity, row) = (to_u32(capacity), to_u8(row.min(ROW)).max(PAIR));
+        Self { capacity, row, full: Stack::EMPTY, empty: Stack::EMPTY, cached: 0 }
     }
 
     /// Slots per magazine.
     pub(crate) fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// Magazines that a cache may have.
+    pub(crate) fn row(&self) -> u8 {
+        self.row
     }
 
     /// Slots in the full magazines.
@@ -121,17 +137,15 @@ impl Depot {
         mut check: impl FnMut(Magazine) -> Result<(), E>,
     ) -> Option<Result<(), E>> {
         for stack in [self.full, self.empty] {
-            let mut magazine = stack.top;
+            let mut next = stack.top;
             for _ in 0..stack.count {
-                if magazine.is_none() || !is_magazine(magazine) {
-                    return None;
-                }
+                let magazine = next.filter(|&magazine| is_magazine(magazine))?;
                 if let Err(error) = check(magazine) {
                     return Some(Err(error));
                 }
-                magazine = magazine.next();
+                next = magazine.left();
             }
-            if !magazine.is_none() {
+            if next.is_some() {
                 return None;
             }
         }

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)] // makes magazines and cache blocks in the region
 //! The engine: everything behind the pool's lock, and what caches exchange with it.
 
-use core::{alloc::Layout, ptr::NonNull};
+use core::{alloc::Layout, cmp::Ordering, ptr::NonNull};
 
 use super::{
     block::{CacheBlock, CacheBlockRef},
@@ -16,7 +16,7 @@ use crate::{
     error::{AllocError, ConfigError, Corruption, Fault, FreeError},
     harden::Harden,
     heap::Owner,
-    slab::{Slabs, Slot, SlotRef, Store, Table},
+    slab::{RegionEntry, Signals, Slabs, Slot, SlotRef, Store, Table},
     units::{MIN_GRANULE, to_u32, to_usize},
 };
 
@@ -73,8 +73,6 @@ pub(crate) struct Engine {
     magazine: Option<usize>,
     /// What serves callers without a handle; none in a pool without classes and flags.
     pub(super) calls: Option<&'static Calls>,
-    /// Raised when memory ran out: caches that see a new value give back what they hold.
-    pub(crate) drain: u32,
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
@@ -103,7 +101,6 @@ impl Engine {
             shared: core::ptr::null_mut(),
             magazine,
             calls: None,
-            drain: 0,
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
@@ -118,6 +115,11 @@ impl Engine {
     #[inline]
     pub(crate) fn harden(&self) -> Harden {
         self.store().harden
+    }
+
+    /// What caches are told; `None` without memory.
+    pub(crate) fn signals(&self) -> Option<&Signals> {
+        self.store().first_region().map(RegionEntry::signals)
     }
 
     /// Whether blocks of the heap are all there is, without flags.
@@ -185,9 +187,11 @@ impl Engine {
     /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
+        cache.note_taken();
         if let Some(full) = self.depots[class.index()].take_full() {
-            let empty = cache.exchange_loaded(full);
-            self.keep_empty(class, empty);
+            if let Some(empty) = cache.exchange_loaded(full) {
+                self.keep_empty(class, empty);
+            }
             self.note_watermark(class);
             return Ok(());
         }
@@ -199,6 +203,7 @@ impl Engine {
 
     /// Fills the loaded magazine of a cache from the slabs, as far as there is anything.
     pub(crate) fn top_up(&mut self, class: ClassId, cache: &ClassCache) {
+        cache.note_taken();
         // What is damaged shows where slots are needed.
         let _ = self.fill(class, cache);
     }
@@ -216,7 +221,7 @@ impl Engine {
     }
 
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to
-    /// the depot, or, if that has enough, to their slabs. O(slots per magazine).
+    /// the depot, or, if that has enough, to their slabs; or it gets another one. O(slots per magazine).
     pub(crate) fn spill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
         self.equip(class, cache);
         if !cache.is_full() || !cache.has_magazines() {
@@ -228,27 +233,39 @@ impl Engine {
     }
 
     fn spill_loaded(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
-        if let Some(empty) = self.take_empty(class) {
-            let full = cache.exchange_loaded(empty);
-            let Err(full) = self.depots[class.index()].put_full(full) else { return Ok(()) };
-            let empty = cache.exchange_loaded(full);
-            self.keep_empty(class, empty);
+        let wants = cache.wants_magazines(self.depots[class.index()].row());
+        let Some(empty) = self.take_empty(class) else {
+            return self.return_all(class, core::iter::from_fn(|| cache.pop()));
+        };
+        if wants == Ordering::Greater {
+            cache.add(empty);
+            cache.load_right();
+            return Ok(());
         }
-        self.return_all(class, core::iter::from_fn(|| cache.pop()))
+        let surplus = if wants == Ordering::Less { cache.remove_left() } else { None };
+        for full in cache.exchange_loaded(empty).into_iter().chain(surplus) {
+            cache.note_given();
+            self.keep(class, full);
+        }
+        Ok(())
     }
 
-    /// Gives a cache its magazines, if caching is on and there is memory for them.
+    /// Keeps a magazine in the depot; what has no room there goes back to its slabs.
+    fn keep(&mut self, class: ClassId, magazine: Magazine) {
+        if magazine.len() == 0 {
+            self.keep_empty(class, magazine);
+        } else if let Err(surplus) = self.depots[class.index()].put_full(magazine) {
+            self.empty_out(class, surplus);
+        }
+    }
+
+    /// Gives a cache its first magazine, if caching is on and there is memory for it.
     pub(crate) fn equip(&mut self, class: ClassId, cache: &ClassCache) {
         if cache.has_magazines() {
             return;
         }
-        let Some(loaded) = self.take_empty(class) else { return };
-        match self.take_empty(class) {
-            Some(previous) => {
-                cache.equip(loaded, previous, self.depots[class.index()].capacity());
-            }
-            None => self.keep_empty(class, loaded),
-        }
+        let Some(magazine) = self.take_empty(class) else { return };
+        cache.equip(magazine, self.depots[class.index()].capacity());
     }
 
     fn take_empty(&mut self, class: ClassId) -> Option<Magazine> {
@@ -259,7 +276,7 @@ impl Engine {
         }
         depot.take_empty().or_else(|| {
             let bytes = Magazine::bytes(capacity);
-            let memory = self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??;
+            let memory = NonNull::new(self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??)?;
             // SAFETY: the heap gave that many bytes, aligned to two words.
             Some(unsafe { Magazine::new(memory, capacity) })
         })
@@ -282,20 +299,19 @@ impl Engine {
         puts.fold(Ok(()), Result::and)
     }
 
-    /// Takes back everything a cache holds of a class: full magazines go to the depot if `keep`.
-    pub(crate) fn flush(&mut self, class: ClassId, cache: &ClassCache, keep: bool) {
-        let Some((loaded, previous)) = cache.strip() else { return };
-        for magazine in [loaded, previous] {
-            let refused = if keep && magazine.len() > 0 {
-                self.depots[class.index()].put_full(magazine).err()
-            } else {
-                Some(magazine)
-            };
-            if let Some(magazine) = refused {
-                self.empty_out(class, magazine);
-            }
-        }
+    /// Takes back everything a cache holds of a class. O(slots it holds).
+    pub(crate) fn flush(&mut self, class: ClassId, cache: &ClassCache) {
+        while self.flush_one(class, cache) {}
+    }
+
+    /// Takes back one magazine of a cache, if it has any. Its slots go to their slabs, where slots that
+    /// share a line of states come together again: in the depot, what other caches freed would stay
+    /// mixed up for good. O(slots of a magazine).
+    pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
+        let Some(magazine) = cache.strip().next() else { return false };
+        self.empty_out(class, magazine);
         self.note_watermark(class);
+        true
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
@@ -310,7 +326,7 @@ impl Engine {
         if let Some(shared) = CacheBlockRef::listed(self.shared)
             && let Some(cache) = shared.class_caches().get(class.index())
         {
-            self.flush(class, cache, false);
+            self.flush(class, cache);
         }
         while let Some(full) = self.depots[class.index()].take_full() {
             self.empty_out(class, full);
@@ -356,7 +372,7 @@ impl Engine {
         let mut next = CacheBlockRef::listed(self.caches);
         while let Some(block) = next {
             for class in block.class_caches() {
-                for magazine in class.strip().into_iter().flat_map(|(a, b)| [a, b]) {
+                for magazine in class.strip() {
                     self.slabs.store.free_own(magazine.memory());
                 }
             }

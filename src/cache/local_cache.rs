@@ -10,7 +10,11 @@ use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering::Release, fence},
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, Release},
+        fence,
+    },
 };
 
 use super::{
@@ -25,8 +29,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{
-        PieceEntry, PieceKind, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
-        least_request,
+        PieceEntry, PieceKind, Signals, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
     },
     units::{MIN_GRANULE, to_usize},
 };
@@ -44,24 +47,25 @@ impl Backing for Engine {
     }
 }
 
-/// What a cache without a block counts.
-static NO_RELEASES: AtomicU32 = AtomicU32::new(0);
+/// What a cache without a block is told.
+static NO_SIGNALS: Signals = Signals::new();
 
 /// What a local cache is made of; the public handles wrap it.
 ///
 /// Invariants: `block` is this cache's own, listed block, or none; `quick` is its count of classes or
-/// 0; with a block, `map` is the first region's map and `releases` leads to its count.
+/// 0; with a block, `map` is the first region's map and `signals` leads to its signals.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
     block: CacheBlockRef,
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
-    releases: *const AtomicU32,
+    signals: *const Signals,
     harden: Harden,
     /// State of the generator that slots are shuffled with.
     random: usize,
-    drain: u32,
+    /// How often memory had run out when it last gave back what it held.
+    drains: u32,
     /// Used under the lock only, so that others may empty it there.
     shared: bool,
     _own: PhantomData<ClassCache>,
@@ -92,10 +96,10 @@ impl CacheCore {
             map: SlabMap::empty(),
             block: CacheBlockRef::NONE,
             quick: 0,
-            releases: &raw const NO_RELEASES,
+            signals: &raw const NO_SIGNALS,
             harden: Harden::NONE,
             random: 1,
-            drain: 0,
+            drains: 0,
             shared,
             _own: PhantomData,
         }
@@ -131,9 +135,7 @@ impl CacheCore {
     #[inline(always)]
     fn class_for(&self, layout: Layout) -> Option<(ClassId, &ClassCache)> {
         let (id, class) = self.class_of(layout.size())?;
-        let suits =
-            layout.size() >= least_request(to_usize(class.size)) && layout.align() <= class.align();
-        suits.then_some((id, class))
+        (class.serves(layout.size()) && layout.align() <= class.align()).then_some((id, class))
     }
 
     /// The live slot that starts at an address, if it is one of a class that is served without the
@@ -178,10 +180,34 @@ impl CacheCore {
         (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
     }
 
+    /// The live slot that starts at an address, if it is in the first region.
+    ///
+    /// # Safety
+    /// There is such a slot, of this class, or the address is in another region.
+    #[inline(always)]
+    unsafe fn slot_at(&self, addr: usize, class: &ClassCache) -> Option<SlotRef> {
+        let piece = self.map.piece_of(addr)?;
+        let index = class.index_of(piece.offset_of(addr));
+        // SAFETY: the caller's promise: the piece is in a slab of this class, and the index in range.
+        let state = unsafe { StateByte::at(piece.states(), index) };
+        debug_assert_eq!(state.load(), SlotState::Live as u8, "{addr:#x} is not a live slot");
+        Some(SlotRef { start: self.map.at(addr), state })
+    }
+
+    #[inline(always)]
+    fn signals(&self) -> &Signals {
+        // SAFETY: the type's invariant; region entries live as long as the pool.
+        unsafe { &*self.signals }
+    }
+
     #[inline(always)]
     fn releases(&self) -> &AtomicU32 {
-        // SAFETY: the type's invariant; region entries live as long as the pool.
-        unsafe { &*self.releases }
+        &self.signals().releases
+    }
+
+    /// Whether nobody needs what it holds. If somebody does, the way to the engine gives it back.
+    fn may_keep(&self) -> bool {
+        self.drains == self.signals().drains.load(Relaxed)
     }
 
     /// Allocates a slot of a class. O(1) without the lock; once per magazine, under the lock,
@@ -192,7 +218,7 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.pop_quick(id) {
+        match self.alloc_fixed_quick(id) {
             Some(slot) => Ok(slot),
             None => self.alloc_fixed_slow(id, engine),
         }
@@ -205,7 +231,7 @@ impl CacheCore {
         size: usize,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.class_of(size).and_then(|(id, _)| self.pop_quick(id)) {
+        match self.class_of(size).and_then(|(id, _)| self.alloc_fixed_quick(id)) {
             Some(slot) => Ok(slot),
             None => self.alloc_slot_slow(size, engine),
         }
@@ -256,8 +282,7 @@ impl CacheCore {
         })
     }
 
-    /// Allocates a slot of a class if either magazine has one; the previous one becomes the loaded one
-    /// when that is empty.
+    /// Allocates a slot of a class if one of the magazines has one.
     fn pop_any(
         &mut self,
         id: ClassId,
@@ -267,8 +292,8 @@ impl CacheCore {
         loop {
             let random = self.next_random();
             let class = self.class(id)?;
-            if class.is_empty() {
-                class.swap_if(|len| len > 0);
+            if class.is_empty() && self.may_keep() {
+                class.load_left();
             }
             if let Some(random) = random {
                 if class.has_few() {
@@ -357,21 +382,21 @@ impl CacheCore {
         let elsewhere = match error {
             AllocError::ClassLimit { class } => {
                 if let Some(cache) = self.class(class) {
-                    engine.flush(class, cache, false);
+                    engine.flush(class, cache);
                 }
                 engine.empty_depot(class);
                 engine.cached(class) > 0
             }
             AllocError::OutOfMemory { .. } => {
-                self.flush(engine, false);
+                self.flush(engine);
                 engine.reclaim();
                 engine.class_ids().any(|class| engine.cached(class) > 0)
             }
             _ => false,
         };
-        if elsewhere {
-            engine.drain = engine.drain.wrapping_add(1);
-            self.drain = engine.drain;
+        if elsewhere && let Some(signals) = engine.signals() {
+            Signals::count(&signals.drains);
+            self.drains = signals.drains.load(Relaxed);
         }
     }
 
@@ -379,7 +404,7 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if self.drain != engine.drain || self.block.count() != engine.slabs.classes().len() {
+        if !self.may_keep() || self.block.count() != engine.slabs.classes().len() {
             self.catch_up(engine);
         }
         if self.harden.is_off() {
@@ -389,9 +414,9 @@ impl CacheCore {
 
     #[cold]
     fn catch_up(&mut self, engine: &mut Engine) {
-        if self.drain != engine.drain {
-            self.flush(engine, false);
-            self.drain = engine.drain;
+        if !self.may_keep() {
+            self.flush(engine);
+            self.drains = self.signals().drains.load(Relaxed);
         }
         if self.block.count() != engine.slabs.classes().len() {
             self.renew(engine);
@@ -404,7 +429,8 @@ impl CacheCore {
         let Some(block) = CacheBlockRef::new(engine) else { return };
         self.close(engine);
         let Some(first) = engine.store().first_region() else { return };
-        (self.releases, self.map) = (first.releases(), *first.map());
+        (self.signals, self.map) = (first.signals(), *first.map());
+        self.drains = self.signals().drains.load(Relaxed);
         self.block = block;
         self.quick = if engine.harden().is_off() { block.count() } else { 0 };
         self.random = engine.harden().seed(block.link().addr());
@@ -413,27 +439,28 @@ impl CacheCore {
         }
     }
 
-    /// Gives back every cached slot: whole magazines to the depots if `keep`, else to the slabs.
-    pub(crate) fn flush(&self, engine: &mut Engine, keep: bool) {
-        for id in engine.class_ids() {
-            if let Some(class) = self.class(id) {
-                engine.flush(id, class, keep);
+    /// Gives back every cached slot, and lets others have the engine after each magazine.
+    fn flush(&self, engine: &mut impl Backing) {
+        for (number, class) in (0..).zip(self.block.class_caches()) {
+            while class.has_magazines() {
+                engine.with(|engine| engine.flush_one(ClassId(number), class));
             }
         }
     }
 
     /// Gives back everything, the block included. The cache can be used again.
-    pub(crate) fn close(&mut self, engine: &mut Engine) {
+    pub(crate) fn close(&mut self, engine: &mut impl Backing) {
         if self.block.count() == 0 {
             return;
         }
-        if self.shared {
-            engine.shared = core::ptr::null_mut();
-        }
-        self.flush(engine, true);
-        self.block.end(engine);
-        let (harden, drain) = (self.harden, self.drain);
-        *self = Self { harden, drain, ..Self::with_use(self.shared) };
+        self.flush(engine);
+        engine.with(|engine| {
+            if self.shared {
+                engine.shared = core::ptr::null_mut();
+            }
+            self.block.end(engine);
+        });
+        *self = Self { harden: self.harden, ..Self::with_use(self.shared) };
     }
 
     /// Allocates by layout: from a class that suits it, else (or if the class has no slot left)
@@ -444,10 +471,10 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        let slot = if layout.align() <= MIN_GRANULE && layout.size() <= SizeTable::ONE_STEP_MAX {
+        let slot = if layout.align() <= MIN_GRANULE {
             self.alloc_quick(layout.size())
         } else {
-            self.class_for(layout).and_then(|(id, _)| self.pop_quick(id))
+            self.class_for(layout).and_then(|(id, _)| self.alloc_fixed_quick(id))
         };
         match slot {
             Some(slot) => Ok(slot),
@@ -459,12 +486,26 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        self.block.serving(size).and_then(pop_live)
+        match self.block.serving(size) {
+            Some(class) => pop_live(class),
+            None => self.serving_large(size).and_then(pop_live),
+        }
+    }
+
+    /// What requests of a size that the table of small ones does not know are served from, if that is one
+    /// of the first two classes that come into question: all of them where classes are an eighth apart.
+    #[inline(always)]
+    fn serving_large(&self, size: usize) -> Option<&ClassCache> {
+        let first = self.quick_kind(self.block.sizes().start_for_large(size)?)?;
+        if size <= to_usize(first.size) {
+            return first.serves(size).then_some(first);
+        }
+        self.quick_kind(PieceKind::class(first.next_larger)).filter(|next| next.serves(size))
     }
 
     /// Allocates a slot of a class if the loaded magazine has one.
     #[inline(always)]
-    fn pop_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
+    pub(crate) fn alloc_fixed_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
         self.quick_class(id).and_then(pop_live)
     }
 
@@ -524,6 +565,30 @@ impl CacheCore {
             || self.find_of(addr, id, class).is_some_and(|found| class.push(found.slot))
     }
 
+    /// Frees a slot of a class without looking whether it is one. What the engine has to see to is checked
+    /// all the same.
+    ///
+    /// # Safety
+    /// It is a live slot of this class, which nobody uses any more.
+    #[inline(always)]
+    pub(crate) unsafe fn free_fixed_unchecked(
+        &mut self,
+        id: ClassId,
+        pointer: NonNull<u8>,
+        engine: &mut impl Backing,
+    ) {
+        let addr = pointer.addr().get();
+        let pushed = self.quick_class(id).is_some_and(|class| {
+            class.push_popped(addr, self.releases())
+                // SAFETY: the caller's promise.
+                || unsafe { self.slot_at(addr, class) }.is_some_and(|slot| class.push(slot))
+        });
+        if !pushed {
+            // A refusal is counted and reported there.
+            let _ = self.free_slow(pointer, Some(id), engine);
+        }
+    }
+
     /// Frees a slot of whatever class; blocks of the heap are refused.
     #[inline(always)]
     pub(crate) fn free_slot(
@@ -553,7 +618,7 @@ impl CacheCore {
             && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
             && let room = to_usize(found.class.room)
             && let Ok(size) = check(self.harden, found.slot, room)
-            && (!found.class.is_full() || found.class.swap_if_previous_has_room())
+            && (!found.class.is_full() || self.may_keep() && found.class.load_right())
         {
             clear(self.harden, found.slot, room, size);
             found.class.push(found.slot);
@@ -649,6 +714,39 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         engine: &mut impl Backing,
     ) -> Result<(), BulkFreeError> {
+        self.free_bulk_by(id, pointers, engine, Self::push_from)
+    }
+
+    /// As [`free_bulk`](Self::free_bulk), without looking whether they are slots of the class. What the
+    /// engine has to see to is checked all the same.
+    ///
+    /// # Safety
+    /// They are live slots of this class, which nobody uses any more.
+    #[inline]
+    pub(crate) unsafe fn free_bulk_unchecked(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        engine: &mut impl Backing,
+    ) {
+        // SAFETY: the caller's promise.
+        let push = |this: &Self, id, next: &[_]| unsafe { this.push_unchecked(id, next) };
+        let mut rest = pointers;
+        // A refusal is counted and reported.
+        while let Err(refused) = self.free_bulk_by(id, rest, engine, push) {
+            rest = &rest[refused.freed + 1..];
+        }
+    }
+
+    /// Frees a bulk; `push` moves slots from its front to the loaded magazine, and says how many.
+    #[inline(always)]
+    fn free_bulk_by(
+        &mut self,
+        id: ClassId,
+        pointers: &[NonNull<u8>],
+        engine: &mut impl Backing,
+        push: impl Fn(&Self, ClassId, &[NonNull<u8>]) -> usize,
+    ) -> Result<(), BulkFreeError> {
         let popped = match self.quick_class(id) {
             Some(class) if pointers.len() <= class.room() => {
                 class.push_all_popped(pointers, self.releases())
@@ -658,7 +756,7 @@ impl CacheCore {
         if popped == pointers.len() {
             return Ok(());
         }
-        self.free_bulk_slow(id, pointers, popped, engine)
+        self.free_bulk_slow(id, pointers, popped, engine, push)
     }
 
     /// Goes on with a bulk of which the first `freed` have been freed.
@@ -669,6 +767,7 @@ impl CacheCore {
         pointers: &[NonNull<u8>],
         mut freed: usize,
         engine: &mut impl Backing,
+        push: impl Fn(&Self, ClassId, &[NonNull<u8>]) -> usize,
     ) -> Result<(), BulkFreeError> {
         // A refusal changes nothing: no magazines for what starts with a wrong pointer.
         if let (Some(class), Some(next)) = (self.quick_class(id), pointers.get(freed))
@@ -677,7 +776,7 @@ impl CacheCore {
             class.make_room_for(pointers.len() - freed);
         }
         loop {
-            freed += self.push_from(id, &pointers[freed..]);
+            freed += push(self, id, &pointers[freed..]);
             let Some(&next) = pointers.get(freed) else { return Ok(()) };
             self.free_slow(next, Some(id), engine)
                 .map_err(|error| BulkFreeError { freed, error })?;
@@ -693,6 +792,22 @@ impl CacheCore {
         let pushed = pointers.iter().take_while(|pointer| {
             let found = self.find_of(pointer.addr().get(), id, class);
             found.is_some_and(|found| class.push(found.slot))
+        });
+        pushed.count()
+    }
+
+    /// As [`push_from`](Self::push_from), without looking whether they are slots of the class; up to the
+    /// first that is in another region.
+    ///
+    /// # Safety
+    /// They are live slots of this class, which nobody uses any more.
+    #[inline]
+    unsafe fn push_unchecked(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
+        let Some(class) = self.quick_class(id) else { return 0 };
+        let pushed = pointers.iter().take_while(|pointer| {
+            // SAFETY: the caller's promise.
+            let slot = unsafe { self.slot_at(pointer.addr().get(), class) };
+            slot.is_some_and(|slot| class.push(slot))
         });
         pushed.count()
     }

@@ -2,6 +2,8 @@
 //! Magazines: arrays of slots that move between caches and depots as one (Bonwick and Adams, 2001,
 //! "Magazines and Vmem").
 
+use core::ptr::NonNull;
+
 use crate::{
     slab::{SlotRef, StateByte},
     units::{to_u32, to_usize},
@@ -10,17 +12,22 @@ use crate::{
 #[derive(Debug)]
 #[repr(C)]
 struct Header {
-    next: Magazine,
+    /// In a cache's row the one to the left, in a depot's stack the one below.
+    left: Option<Magazine>,
     len: u32,
     capacity: u32,
+    /// In a cache's row the one to the right.
+    right: Option<Magazine>,
+    /// See [`Magazine::releases`].
+    releases: u32,
 }
 
-/// A pointer to a magazine, or none.
+/// A pointer to a magazine.
 ///
 /// Invariant: it points to a header with [`Arrays`] of `capacity` slots behind it, the first `len` of
 /// them cached slots, in the pool's memory; one cache or one depot owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Magazine(*mut Header);
+pub(crate) struct Magazine(NonNull<Header>);
 
 /// A magazine's slots: an array of where they start, and one of their state bytes, so that bursts of
 /// pointers are copied and compared as they lie.
@@ -39,8 +46,12 @@ impl Arrays {
         Self { starts: core::ptr::dangling_mut(), states: core::ptr::dangling_mut() };
 
     /// The magazine that they belong to.
-    fn magazine(self) -> Magazine {
-        Magazine(self.starts.cast::<Header>().wrapping_sub(1))
+    ///
+    /// # Safety
+    /// They belong to one.
+    pub(crate) unsafe fn magazine(self) -> Magazine {
+        // SAFETY: the caller's promise.
+        Magazine(unsafe { NonNull::new_unchecked(self.starts.cast::<Header>().sub(1)) })
     }
 
     /// What is written at a place.
@@ -93,8 +104,6 @@ impl Arrays {
 }
 
 impl Magazine {
-    pub(crate) const NONE: Self = Self(core::ptr::null_mut());
-
     /// Bytes of a magazine for this many slots.
     pub(crate) const fn bytes(capacity: u32) -> usize {
         const { assert!(size_of::<Header>().is_multiple_of(align_of::<*mut u8>())) };
@@ -105,51 +114,70 @@ impl Magazine {
     ///
     /// # Safety
     /// `memory` is aligned to words, valid for `bytes(capacity)` bytes and left alone from now on.
-    pub(crate) unsafe fn new(memory: *mut u8, capacity: u32) -> Self {
+    pub(crate) unsafe fn new(memory: NonNull<u8>, capacity: u32) -> Self {
         let magazine = Self(memory.cast());
         // SAFETY: the caller's promise.
-        unsafe { magazine.0.write(Header { next: Self::NONE, len: 0, capacity }) };
+        unsafe {
+            magazine.0.write(Header { left: None, len: 0, capacity, right: None, releases: 0 });
+        };
         // SAFETY: as above; these are all of its places.
         unsafe { magazine.arrays().forget(0, to_usize(capacity)) };
         magazine
     }
 
-    /// The magazine with these arrays, which now hold `len` slots.
-    pub(crate) fn of(arrays: Arrays, len: usize) -> Self {
-        let magazine = arrays.magazine();
-        magazine.set_len(len);
-        magazine
-    }
-
-    #[inline]
-    pub(crate) fn is_none(self) -> bool {
-        self.0.is_null()
-    }
-
     /// Start of its memory.
     pub(crate) fn memory(self) -> *mut u8 {
-        self.0.cast()
+        self.0.as_ptr().cast()
     }
 
     /// Its slots' places.
     #[inline]
     pub(crate) fn arrays(self) -> Arrays {
-        let starts = self.0.wrapping_add(1).cast::<*mut u8>();
+        let starts = self.0.as_ptr().wrapping_add(1).cast::<*mut u8>();
         let states = starts.wrapping_add(to_usize(self.with(|header| header.capacity)));
         Arrays { starts, states: states.cast() }
     }
 
     fn with<R>(self, access: impl FnOnce(&mut Header) -> R) -> R {
         // SAFETY: the type's invariant; no closure in this file touches another reference to it.
-        access(unsafe { &mut *self.0 })
+        access(unsafe { &mut *self.0.as_ptr() })
     }
 
-    pub(crate) fn next(self) -> Self {
-        self.with(|header| header.next)
+    /// The one to the left, or below.
+    pub(crate) fn left(self) -> Option<Self> {
+        self.with(|header| header.left)
     }
 
-    pub(crate) fn set_next(self, next: Self) {
-        self.with(|header| header.next = next);
+    /// The one to the right.
+    pub(crate) fn right(self) -> Option<Self> {
+        self.with(|header| header.right)
+    }
+
+    /// Puts it on top of a depot's stack.
+    pub(crate) fn set_below(self, below: Option<Self>) {
+        self.with(|header| header.left = below);
+    }
+
+    /// Has it stand between two others, or at an end of a row.
+    pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>) {
+        self.with(|header| (header.left, header.right) = (left, right));
+        if let Some(left) = left {
+            left.with(|header| header.right = Some(self));
+        }
+        if let Some(right) = right {
+            right.with(|header| header.left = Some(self));
+        }
+    }
+
+    /// Takes it out of its row.
+    pub(crate) fn leave_row(self) {
+        let (left, right) = (self.left(), self.right());
+        if let Some(left) = left {
+            left.with(|header| header.right = right);
+        }
+        if let Some(right) = right {
+            right.with(|header| header.left = left);
+        }
     }
 
     /// How many slots it has room for.
@@ -163,6 +191,18 @@ impl Magazine {
 
     fn set_len(self, len: usize) {
         self.with(|header| header.len = to_u32(len));
+    }
+
+    /// Notes what the cache that had it loaded knows of it: how many slots it holds, and how many slabs
+    /// had gone back to the heap when its free places were last wiped.
+    pub(crate) fn put_down(self, len: usize, releases: u32) {
+        self.set_len(len);
+        self.with(|header| header.releases = releases);
+    }
+
+    /// How many slabs had gone back to the heap when its free places were last wiped.
+    pub(crate) fn releases(self) -> u32 {
+        self.with(|header| header.releases)
     }
 
     /// Its free places hold nothing from now on.

@@ -7,7 +7,7 @@ use lock_api::{Mutex, RawMutex};
 
 use super::pool::{Guarded, Locked, Pool};
 use crate::{
-    cache::{Backing, CacheCore},
+    cache::CacheCore,
     config::ClassId,
     error::{AllocError, BulkFreeError, FreeError, ReallocError},
     lock::NoLock,
@@ -18,9 +18,12 @@ use crate::{
 /// and takes the pool's lock once per magazine.
 ///
 /// Slots may be freed through another cache than the one they came from; whole magazines travel
-/// back through the depot. A cache holds at most two magazines per class
-/// ([`PoolConfig::magazine`](crate::PoolConfig::magazine)); it returns them when it is dropped, on
-/// [`flush`](Self::flush), and, the next time it takes the lock, when memory has run out anywhere.
+/// back through the depot. A cache holds two magazines per class, and, where bursts of its own come back
+/// to it, as many as the largest of them fills, up to 32, 1/32 of the region and 1/8 of the class's limit;
+/// or at most two of a size that you choose
+/// ([`PoolConfig::magazine`](crate::PoolConfig::magazine)). It returns them when it is dropped, on
+/// [`flush`](Self::flush), and, the next time it goes beyond a magazine, when memory has run out
+/// anywhere.
 ///
 /// ```
 /// use std::{mem::MaybeUninit, ptr::NonNull};
@@ -78,6 +81,35 @@ impl<L: RawMutex> LocalCache<'_, L> {
         pointer: NonNull<u8>,
     ) -> Result<(), FreeError> {
         self.core.free(pointer, Some(class), &mut Locked(self.pool))
+    }
+
+    /// As [`free_fixed`](Self::free_fixed), without checking the pointer: an explicit choice, for places
+    /// that the profiler names. It marks the slot free, so that other calls find later misuse. In pools
+    /// with flags, and in regions that were added, it is checked all the same; a refusal is counted and
+    /// reported to [`PoolConfig::on_fault`](crate::PoolConfig::on_fault). Debug builds check it and panic.
+    ///
+    /// # Safety
+    /// The memory is a live slot of this class of this pool, and not used any more, by anybody. A second
+    /// free, or a pointer to anything else, has another caller's memory handed out, or overwritten.
+    ///
+    /// ```
+    /// use std::mem::MaybeUninit;
+    /// # use libmempool::{NoLock, Pool};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 1 << 20];
+    /// let pool = Pool::<NoLock>::builder().size_classes(&[2048]).build(&mut memory)?;
+    /// let packets = pool.class_of(2048)?;
+    /// let mut cache = pool.local_cache();
+    /// let packet = cache.alloc_fixed(packets)?;
+    /// // SAFETY: it came from this class one line above, and is not used any more.
+    /// unsafe { cache.free_fixed_unchecked(packets, packet) };
+    /// // SAFETY: nobody uses it; it is refused.
+    /// assert!(unsafe { cache.free_fixed(packets, packet) }.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub unsafe fn free_fixed_unchecked(&mut self, class: ClassId, pointer: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.free_fixed_unchecked(class, pointer, &mut Locked(self.pool)) };
     }
 
     /// Allocates memory for a layout: from the class that suits it with little waste, without the
@@ -181,11 +213,21 @@ impl<L: RawMutex> LocalCache<'_, L> {
         self.core.free_bulk(class, pointers, &mut Locked(self.pool))
     }
 
-    /// Returns all cached slots to the pool; the cache stays usable. O(cached slots), under the
-    /// lock.
+    /// As [`free_bulk`](Self::free_bulk), without checking the pointers; see
+    /// [`free_fixed_unchecked`](Self::free_fixed_unchecked).
+    ///
+    /// # Safety
+    /// As there, for each of them.
+    #[inline]
+    pub unsafe fn free_bulk_unchecked(&mut self, class: ClassId, pointers: &[NonNull<u8>]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.core.free_bulk_unchecked(class, pointers, &mut Locked(self.pool)) };
+    }
+
+    /// Returns all cached slots to the pool; the cache stays usable. O(cached slots), with the lock once
+    /// per magazine.
     pub fn flush(&mut self) {
-        let core = &mut self.core;
-        Locked(self.pool).with(|engine| core.close(engine));
+        self.core.close(&mut Locked(self.pool));
     }
 }
 

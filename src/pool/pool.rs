@@ -590,8 +590,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// As [`with_engine`](Self::with_engine), where nothing may be reported: that is left to the next
     /// call.
     #[cfg(feature = "std")]
-    pub(crate) fn with_engine_unreported(&self, work: impl FnOnce(&mut Engine)) {
-        work(&mut self.inner.lock().engine);
+    pub(crate) fn with_engine_unreported<R>(&self, work: impl FnOnce(&mut Engine) -> R) -> R {
+        work(&mut self.inner.lock().engine)
     }
 
     /// Ends the pool and says what was still live. Mapped pages go back to their source.

@@ -13,6 +13,6 @@ pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape, least_r
 pub(crate) use slab::{Home, Slab, SlabList, SlotCounts, SlotRef, SlotState, StateByte};
 pub(crate) use slab_map::{PieceEntry, PieceKind, Reciprocal, SlabMap};
 pub(crate) use slabs::{Slabs, Slot};
-pub(crate) use store::{RegionEntry, Store};
+pub(crate) use store::{RegionEntry, Signals, Store};
 pub(crate) use table::Table;
 pub(crate) use walk::{Walk, Walked};

@@ -206,9 +206,16 @@ impl SizeTable {
         if size <= LINEAR_MAX {
             return size.div_ceil(LINEAR_STEP);
         }
+        Self::large_bucket(size)
+    }
+
+    #[inline(always)]
+    fn large_bucket(size: usize) -> usize {
+        /// Before the first bucket: the rows of smaller sizes, and the top bit of each column.
+        const BEFORE: usize = (floor_log2(LINEAR_MAX) + 1) << COLUMN_SHIFT;
         let log = floor_log2(size - 1);
-        let column = (size - 1) >> (log - COLUMN_SHIFT) & ((1 << COLUMN_SHIFT) - 1);
-        LINEAR_BUCKETS + ((log - floor_log2(LINEAR_MAX)) << COLUMN_SHIFT) + column
+        let column = (size - 1) >> (log - COLUMN_SHIFT);
+        LINEAR_BUCKETS + (log << COLUMN_SHIFT) + column - BEFORE
     }
 
     /// The smallest size that falls into a bucket.
@@ -223,13 +230,13 @@ impl SizeTable {
     }
 
     /// The largest size that [`serving`](Self::serving) knows of.
-    pub(crate) const ONE_STEP_MAX: usize = LINEAR_MAX;
+    const SERVING_MAX: usize = LINEAR_MAX;
 
-    /// Where a request of `size` bytes is served from; `None`: the size is larger than
-    /// [`ONE_STEP_MAX`](Self::ONE_STEP_MAX).
+    /// Where a request of `size` bytes is served from; `None`: the size is larger than 1 KiB, or a
+    /// quarter of that on 32-bit targets.
     #[inline(always)]
     pub(crate) fn serving(&self, size: usize) -> Option<PieceKind> {
-        if size > LINEAR_MAX {
+        if size > Self::SERVING_MAX {
             return None;
         }
         // Not `div_ceil`, whose care for overflow costs four instructions.
@@ -267,6 +274,13 @@ impl SizeTable {
     #[inline(always)]
     fn start_for(&self, size: usize) -> Option<ClassId> {
         self.classes.get(Self::bucket(size))?.as_class().map(ClassId)
+    }
+
+    /// As [`start_for`](Self::start_for), as a kind of piece, for sizes that [`serving`](Self::serving)
+    /// does not know of.
+    #[inline(always)]
+    pub(crate) fn start_for_large(&self, size: usize) -> Option<PieceKind> {
+        self.classes.get(Self::large_bucket(size)).copied()
     }
 
     /// Lets the class `number` of `classes` serve the sizes for which it is the smallest; of two

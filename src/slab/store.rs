@@ -26,7 +26,7 @@ const PIECES: usize = 1024;
 
 /// One region of a pool, in a list that only grows.
 ///
-/// Everything but `next` and `releases` is fixed before a reader without the lock can reach it: `map` is made
+/// Everything but `next` and `signals` is fixed before a reader without the lock can reach it: `map` is made
 /// before the pool has a class, and only caches that know a class read it.
 #[derive(Debug)]
 pub(crate) struct RegionEntry {
@@ -34,8 +34,8 @@ pub(crate) struct RegionEntry {
     /// Address of the first block's tag.
     first_tag: usize,
     map: SlabMap,
-    /// How many slabs have gone back to the heap since; kept by the first region for all.
-    releases: AtomicU32,
+    /// Kept by the first region for all.
+    signals: Signals,
     next: AtomicPtr<RegionEntry>,
 }
 
@@ -61,16 +61,36 @@ impl RegionEntry {
         unsafe { self.next.load(Ordering::Acquire).as_ref() }
     }
 
-    /// How many slabs have gone back to the heap, modulo 2^32. Whoever has a slot of a slab that was
-    /// carved later sees a new count.
-    #[inline(always)]
-    pub(crate) fn releases(&self) -> &AtomicU32 {
-        &self.releases
+    /// What caches are told without the lock.
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     /// This region and those added after it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Self> {
         core::iter::successors(Some(self), |entry| entry.next())
+    }
+}
+
+/// What caches are told without the lock; written under it.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// How many slabs have gone back to the heap, modulo 2^32. Whoever has a slot of a slab that was
+    /// carved later sees a new count.
+    pub(crate) releases: AtomicU32,
+    /// How often memory has run out while caches held some: those that see a new count give back what
+    /// they hold.
+    pub(crate) drains: AtomicU32,
+}
+
+impl Signals {
+    pub(crate) const fn new() -> Self {
+        Self { releases: AtomicU32::new(0), drains: AtomicU32::new(0) }
+    }
+
+    /// Counts one more. Not an atomic increment: the lock is held, and a Cortex-M0 has none.
+    pub(crate) fn count(signal: &AtomicU32) {
+        signal.store(signal.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 }
 
@@ -165,10 +185,10 @@ impl Store {
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let memory = self.heap.alloc(size_of::<RegionEntry>(), 1, Owner::Pool);
         let entry = memory.ok().flatten().ok_or(too_small)?.cast::<RegionEntry>();
-        let (map, releases) = (SlabMap::empty(), AtomicU32::new(0));
+        let (map, signals) = (SlabMap::empty(), Signals::new());
         let next = AtomicPtr::new(null_mut());
         // SAFETY: the heap gave enough bytes, aligned to two words, which is all an entry needs.
-        unsafe { entry.write(RegionEntry { region, first_tag, map, releases, next }) };
+        unsafe { entry.write(RegionEntry { region, first_tag, map, signals, next }) };
         Ok(entry)
     }
 
@@ -490,9 +510,7 @@ impl Store {
         let below = map.is_slab(start - 1);
         let above = map.is_slab(start + span.len);
         if let Some(first) = self.first_region() {
-            // Not an atomic increment: the lock is held, and a Cortex-M0 has none.
-            let releases = first.releases.load(Ordering::Relaxed).wrapping_add(1);
-            first.releases.store(releases, Ordering::Release);
+            Signals::count(&first.signals.releases);
         }
         self.heap.put_span(span, below, above, &region)
     }

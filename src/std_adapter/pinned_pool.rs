@@ -106,6 +106,15 @@ impl<L: RawMutex, P: PageSource> Backing for ThreadLocked<'_, L, P> {
     }
 }
 
+/// Reaches the engine through the lock, where no callback may run.
+struct Unreported<'a, L: RawMutex, P: PageSource>(&'a Pool<'static, L, P>);
+
+impl<L: RawMutex, P: PageSource> Backing for Unreported<'_, L, P> {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Engine) -> R) -> R {
+        self.0.with_engine_unreported(work)
+    }
+}
+
 impl<L, P> PinnedPool<L, P>
 where
     L: RawMutex + Send + Sync + 'static,
@@ -169,6 +178,15 @@ where
             }
             None => locked(&self.pool),
         }
+    }
+
+    /// This thread's cache, if this is the pool that it used last. What is done with it calls nothing that
+    /// could want it too.
+    #[inline(always)]
+    fn current(&self) -> Option<&CacheCore> {
+        let cache = thread_block().current(self.id.load(Relaxed))?;
+        // SAFETY: as in `on_cache`.
+        Some(unsafe { cache.as_ref() })
     }
 
     #[cold]
@@ -253,9 +271,7 @@ where
     /// `alloc` tries everything.
     #[inline(always)]
     pub fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        let cache = thread_block().current(self.id.load(Relaxed))?;
-        // SAFETY: as in `on_cache`.
-        unsafe { cache.as_ref() }.alloc_quick(size)
+        self.current()?.alloc_quick(size)
     }
 
     #[cold]
@@ -321,9 +337,7 @@ where
     /// As [`Pool::free`].
     #[inline(always)]
     pub unsafe fn free_quick(&self, pointer: *mut u8) -> bool {
-        let Some(cache) = thread_block().current(self.id.load(Relaxed)) else { return false };
-        // SAFETY: as in `on_cache`.
-        unsafe { cache.as_ref() }.free_quick(pointer.addr(), None)
+        self.current().is_some_and(|cache| cache.free_quick(pointer.addr(), None))
     }
 
     /// # Safety
@@ -359,6 +373,15 @@ where
     /// [`AllocError`]; the failure is counted.
     #[inline]
     pub fn alloc_fixed(&self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
+        if let Some(slot) = self.current().and_then(|cache| cache.alloc_fixed_quick(class)) {
+            return Ok(slot);
+        }
+        self.alloc_fixed_slow(class)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_fixed_slow(&self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
         self.on_cache(
             |cache, engine| cache.alloc_fixed(class, engine),
             |pool| pool.alloc_fixed(class),
@@ -374,6 +397,23 @@ where
     /// [`FreeError`] if it is not a live slot of this class; nothing changes, and it is counted.
     #[inline]
     pub unsafe fn free_fixed(&self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        let addr = pointer.addr().get();
+        if self.current().is_some_and(|cache| cache.free_quick(addr, Some(class))) {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_fixed_slow(class, pointer) }
+    }
+
+    /// # Safety
+    /// As [`Pool::free`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_fixed_slow(
+        &self,
+        class: ClassId,
+        pointer: NonNull<u8>,
+    ) -> Result<(), FreeError> {
         self.on_cache(
             |cache, engine| cache.free(pointer, Some(class), engine),
             // SAFETY: the caller's promise.
@@ -408,7 +448,7 @@ where
 
     /// Returns what this thread's cache holds. O(cached slots), under the lock.
     pub fn flush_thread(&self) {
-        self.on_cache(|cache, engine| engine.with(|engine| cache.close(engine)), |_| ());
+        self.on_cache(|cache, engine| cache.close(engine), |_| ());
     }
 
     /// As [`Pool::reset`]. Threads keep their caches, which are empty then. O(blocks + slots +
@@ -433,7 +473,7 @@ where
     fn close(&self, entry: *mut Entry) {
         // SAFETY: entries in the list are whole, and nobody is using this one's cache.
         let cache = unsafe { &mut (*entry).cache };
-        self.pool.with_engine_unreported(|engine| cache.close(engine));
+        cache.close(&mut Unreported(&self.pool));
     }
 }
 

@@ -152,7 +152,7 @@ impl Mapped {
         if let Some((kind, _)) = self.tables.iter().find(|(_, table)| table == entry) {
             ranges.push((*kind, start..end));
         } else if self.word(start + WORD) >> 32 == self.magazine {
-            let slots = start + 2 * WORD;
+            let slots = start + 4 * WORD;
             ranges.push((Kind::MagazineHeader, start..slots));
             ranges.push((Kind::MagazineSlots, slots..slots + self.magazine * 2 * WORD));
         } else if let Some(slots) = slab_at(self.word(start + 3 * WORD)) {
