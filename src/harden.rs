@@ -72,6 +72,17 @@ impl Harden {
         self.flags.contains(PoolFlags::RANDOM)
     }
 
+    /// Whether freed objects wait.
+    #[inline]
+    pub(crate) const fn quarantines(self) -> bool {
+        self.flags.contains(PoolFlags::QUARANTINE)
+    }
+
+    /// Whether there are guards, where there can be.
+    pub(crate) const fn guards(self) -> bool {
+        self.flags.contains(PoolFlags::GUARD)
+    }
+
     /// Bytes that an object needs beyond its own.
     #[inline]
     pub(crate) const fn overhead(self) -> usize {

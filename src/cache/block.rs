@@ -1,16 +1,24 @@
 #![allow(unsafe_code)] // makes cache blocks in the region, and links them
 //! The part of a cache that lies in the pool's memory, where others can count what it holds.
 
-use core::ptr::{NonNull, null_mut};
+use core::{
+    cell::UnsafeCell,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
-use super::{class_cache::ClassCache, engine::Engine};
+use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
 use crate::{
     config::ClassId,
     heap::Owner,
+    quarantine::{Bounds, Quarantine},
+    random::Random,
     slab::{PieceKind, SizeTable},
+    units::to_usize,
 };
 
-/// A header with one [`ClassCache`] per class behind it.
+/// A header with one [`ClassCache`] per class behind it; in pools with quarantine, the ring of what waits,
+/// and how many slots of each class wait, follow.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct CacheBlock {
@@ -18,6 +26,7 @@ pub(crate) struct CacheBlock {
     prev: *mut CacheBlock,
     count: usize,
     sizes: SizeTable,
+    waiting: UnsafeCell<Quarantine<WaitingSlot>>,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
 }
@@ -33,6 +42,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     prev: null_mut(),
     count: 0,
     sizes: SizeTable::empty(),
+    waiting: UnsafeCell::new(Quarantine::NONE),
     nothing: ClassCache::nothing(),
 });
 
@@ -40,7 +50,8 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
 ///
 /// Invariant: the block is in the pool's memory while it is listed, with as many class caches behind
 /// the header as it says; listing and unlisting it and following its links happen under the pool's
-/// lock. Only the cache's owner does more with a class cache than read its lengths.
+/// lock. Only the cache's owner does more with a class cache than read its lengths, and with what waits
+/// than read its counts; or whoever has the lock, if the owner is not there or has nothing but the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CacheBlockRef(NonNull<CacheBlock>);
 
@@ -54,7 +65,9 @@ impl CacheBlockRef {
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
         let count = engine.slabs.classes().len();
-        let bytes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
+        let bounds = engine.store().waiting_bounds();
+        let bytes =
+            ring_offset(count) + bounds.ring_bytes::<WaitingSlot>() + counts_bytes(count, bounds);
         let align = align_of::<CacheBlock>();
         let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
         let block = Self(NonNull::new(memory)?.cast());
@@ -63,8 +76,14 @@ impl CacheBlockRef {
             sizes.forget_serving();
         }
         let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());
+        let ring = memory.wrapping_add(ring_offset(count));
+        // SAFETY: behind the classes, in the same block, aligned to words.
+        let waiting = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, nothing }) };
+        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
+        let counts = ring.wrapping_add(bounds.ring_bytes::<WaitingSlot>());
+        // SAFETY: as above, at the end of the block.
+        unsafe { counts.write_bytes(0, counts_bytes(count, bounds)) };
         for (kind, class) in (1..).zip(engine.slabs.classes().iter()) {
             // SAFETY: as above; there are `count` of them.
             unsafe { block.kind(kind).write(ClassCache::new(class)) };
@@ -159,8 +178,76 @@ impl CacheBlockRef {
         unsafe { core::slice::from_raw_parts(self.kind(0).as_ptr().add(1), self.count()) }
     }
 
-    /// Slots of a class that this cache holds.
+    /// Slots of a class that this cache holds, those that wait included.
     pub(crate) fn cached(self, class: ClassId) -> usize {
-        self.class_caches().get(class.index()).map_or(0, ClassCache::cached)
+        let ready = self.class_caches().get(class.index()).map_or(0, ClassCache::cached);
+        ready + self.waiting(class)
     }
+
+    /// Slots of a class that wait.
+    pub(crate) fn waiting(self, class: ClassId) -> usize {
+        self.count_of(class).map_or(0, |count| to_usize(count.load(Relaxed)))
+    }
+
+    fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
+        // SAFETY: the type's invariant; bounds never change.
+        let bounds = unsafe { (*(*self.link()).waiting.get()).bounds() };
+        if class.index() >= self.count() || bounds.is_nothing() {
+            return None;
+        }
+        let start = ring_offset(self.count()) + bounds.ring_bytes::<WaitingSlot>();
+        // SAFETY: the counts lie there, one for each class.
+        Some(unsafe {
+            &*self.0.cast::<u8>().add(start).cast::<AtomicU32>().add(class.index()).as_ptr()
+        })
+    }
+
+    /// Counts slots of a class that came to wait, or, with a negative number, that left.
+    fn add_waiting(self, class: ClassId, change: i32) {
+        if let Some(count) = self.count_of(class) {
+            count.store(count.load(Relaxed).wrapping_add_signed(change), Relaxed);
+        }
+    }
+
+    /// Does something with what waits; the block is not the one of caches that have none.
+    fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
+        // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
+        // comes back here.
+        (self.count() > 0).then(|| work(unsafe { &mut *(*self.link()).waiting.get() }))
+    }
+
+    /// Whether a slot of this many bytes can wait here.
+    #[inline]
+    pub(crate) fn lets_wait(self, room: u32) -> bool {
+        self.with_waiting(|waiting| waiting.holds(to_usize(room))).unwrap_or(false)
+    }
+
+    /// Has a slot wait that can, if there is room. If not, what has waited long enough.
+    #[inline]
+    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Result<(), WaitingSlot> {
+        let admitted =
+            self.with_waiting(|waiting| waiting.admit(slot, random)).unwrap_or(Err(slot));
+        match admitted {
+            Ok(()) => self.add_waiting(slot.class, 1),
+            Err(left) => self.add_waiting(left.class, -1),
+        }
+        admitted
+    }
+
+    /// Takes what has waited longest.
+    pub(crate) fn take_waiting(self) -> Option<WaitingSlot> {
+        let oldest = self.with_waiting(Quarantine::take_oldest).flatten()?;
+        self.add_waiting(oldest.class, -1);
+        Some(oldest)
+    }
+}
+
+/// Where the ring begins, behind the classes.
+const fn ring_offset(count: usize) -> usize {
+    size_of::<CacheBlock>() + count * size_of::<ClassCache>()
+}
+
+/// Bytes of the counts of what waits.
+const fn counts_bytes(count: usize, bounds: Bounds) -> usize {
+    if bounds.is_nothing() { 0 } else { count * size_of::<AtomicU32>() }
 }

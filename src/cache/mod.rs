@@ -7,6 +7,7 @@ mod depot;
 mod engine;
 mod local_cache;
 mod magazine;
+mod waiting;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]

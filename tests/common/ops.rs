@@ -133,6 +133,7 @@ fn check_like_new<L: RawMutex, P: PageSource>(
     expected.peak_bytes = end.peak_bytes;
     expected.failures = end.failures;
     expected.bad_frees = end.bad_frees;
+    expected.guard_failures = end.guard_failures;
     assert_eq!(end, expected);
 }
 
