@@ -82,9 +82,9 @@ impl Store {
         let (mut front, mut front_tag) = (block, tag);
         if before != raw {
             self.heap.split_own(block, tag, before, Owner::Pool);
+            self.free_own(raw);
             front = Block::of_payload(before);
             front_tag = front.tag(self.heap.codec())?;
-            self.free_own(raw);
         }
         self.heap.split_own(front, front_tag, object, Owner::Caller);
         self.put_up(Sides { front, guards: [before.addr(), behind] });

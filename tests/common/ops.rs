@@ -439,7 +439,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     /// the byte is what it was.
     fn overrun(&mut self, via: u16, which: u16, way: u16) {
         let Some(block) = self.model.pick(usize::from(which)) else { return };
-        if !self.model.sealed {
+        if !self.model.is_sealed() {
             return;
         }
         let class = block.fixed.unwrap_or_else(|| self.class(0));
