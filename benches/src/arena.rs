@@ -89,6 +89,11 @@ pub const FLAGS: &[Entry] = &[
     fixed("POISON", "blocks are filled when freed", ours::poison),
     fixed("ZERO_ON_FREE", "blocks are zeroed when freed", ours::zero_on_free),
     fixed("ZERO_ON_ALLOC", "blocks are zeroed when allocated", ours::zero_on_alloc),
+    fixed("CANARY", "what is behind blocks is checked", ours::canary),
+    fixed("RANDOM", "blocks come in random order", ours::random),
+    fixed("QUARANTINE", "freed blocks wait", ours::quarantine),
+    fixed("GUARD", "pages without access behind slabs", ours::guard),
+    fixed("HARDENED", "all that finds mistakes", ours::hardened),
 ];
 
 #[cfg(test)]
