@@ -40,12 +40,8 @@ pub const POOL_QUARANTINE: u32 = 0x20;
 /// Pages without access.
 pub const POOL_GUARD: u32 = 0x40;
 /// All that finds mistakes.
-pub const POOL_HARDENED: u32 = POOL_ZERO_ON_FREE
-    | POOL_POISON
-    | POOL_CANARY
-    | POOL_RANDOM
-    | POOL_QUARANTINE
-    | POOL_GUARD;
+pub const POOL_HARDENED: u32 =
+    POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM | POOL_QUARANTINE | POOL_GUARD;
 
 /// No huge pages.
 pub const POOL_PAGES_SMALL: u32 = 0x1;
