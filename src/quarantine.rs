@@ -134,21 +134,23 @@ impl<T: Waits> Quarantine<T> {
         unsafe { self.place(age).read() }
     }
 
-    /// Lets something in that can wait here, if there is room. If not, what leaves instead.
+    /// Lets something in that can wait here. Returns what leaves for it, if its place is needed.
     #[inline]
-    pub(crate) fn admit(&mut self, item: T, random: &mut Random) -> Result<(), T> {
+    pub(crate) fn admit(&mut self, item: T, random: &mut Random) -> Option<T> {
         debug_assert!(self.holds(item.bytes()));
         let is_full = self.len == self.bounds.places;
-        if (is_full || self.bytes + item.bytes() > self.bounds.bytes)
-            && let Some(left) = self.take_one(random)
-        {
-            return Err(left);
-        }
+        let left = if is_full { self.take_one(random) } else { None };
         // SAFETY: the type's invariant: there is a place behind the last.
         unsafe { self.place(self.len).write(item) };
         self.len += 1;
         self.bytes += item.bytes();
-        Ok(())
+        left
+    }
+
+    /// Takes what has to leave because more bytes wait than may, if something has.
+    #[inline]
+    pub(crate) fn take_surplus(&mut self, random: &mut Random) -> Option<T> {
+        if self.bytes > self.bounds.bytes { self.take_one(random) } else { None }
     }
 
     /// Takes one of the older half.
@@ -216,7 +218,7 @@ mod tests {
             for number in 0..5000_usize {
                 // Each weighs one byte.
                 let item = number * 100 + 1;
-                while let Err(out) = quarantine.admit(item, &mut random) {
+                if let Some(out) = quarantine.admit(item, &mut random) {
                     let waited = number - out / 100;
                     assert!(waited >= bounds.places / 2, "{waited}");
                     in_order += usize::from(waited == bounds.places);
@@ -237,7 +239,8 @@ mod tests {
             let mut random = Random::new(7);
             for item in 1..3000_usize {
                 assert!(quarantine.holds(item.bytes()));
-                while quarantine.admit(item, &mut random).is_err() {}
+                quarantine.admit(item, &mut random);
+                while quarantine.take_surplus(&mut random).is_some() {}
                 assert_eq!(quarantine.iter().last(), Some(item));
                 let sum: usize = quarantine.iter().map(|item| item.bytes()).sum();
                 assert_eq!(quarantine.bytes(), sum);

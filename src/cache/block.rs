@@ -222,16 +222,24 @@ impl CacheBlockRef {
         self.with_waiting(|waiting| waiting.holds(to_usize(room))).unwrap_or(false)
     }
 
-    /// Has a slot wait that can, if there is room. If not, what has waited long enough.
+    /// Has a slot wait that can. Returns what leaves for it, if something does.
     #[inline]
-    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Result<(), WaitingSlot> {
-        let admitted =
-            self.with_waiting(|waiting| waiting.admit(slot, random)).unwrap_or(Err(slot));
-        match admitted {
-            Ok(()) => self.add_waiting(slot.class, 1),
-            Err(left) => self.add_waiting(left.class, -1),
+    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Option<WaitingSlot> {
+        let left = self.with_waiting(|waiting| waiting.admit(slot, random)).flatten();
+        if left.is_none_or(|left| left.class != slot.class) {
+            self.add_waiting(slot.class, 1);
+            if let Some(left) = left {
+                self.add_waiting(left.class, -1);
+            }
         }
-        admitted
+        left
+    }
+
+    /// Takes what has to leave because too much waits, if something has.
+    #[inline]
+    pub(crate) fn take_surplus(self, random: &mut Random) -> Option<WaitingSlot> {
+        let left = self.with_waiting(|waiting| waiting.take_surplus(random)).flatten();
+        left.inspect(|left| self.add_waiting(left.class, -1))
     }
 
     /// Takes what has waited longest.

@@ -227,7 +227,6 @@ impl CacheCore {
         self.alloc_slot_of(class?, Some(size), engine)
     }
 
-    #[cold]
     #[inline(never)]
     fn alloc_fixed_slow(
         &mut self,
@@ -530,7 +529,6 @@ impl CacheCore {
         self.free(pointer, Some(class), engine)
     }
 
-    #[cold]
     #[inline(never)]
     fn free_slow(
         &mut self,
@@ -559,17 +557,33 @@ impl CacheCore {
 
     /// Has a slot wait that can, in which an object of `size` bytes was; what has waited long enough is
     /// ready again.
+    #[inline]
     fn quarantine(&mut self, freed: WaitingSlot, size: usize, engine: &mut impl Backing) {
         clear(self.harden, freed.at, to_usize(freed.room), size);
-        while let Err(waited) = self.block.admit(freed, &mut self.random) {
+        let left = self.block.admit(freed, &mut self.random);
+        let mut left = left.or_else(|| self.block.take_surplus(&mut self.random));
+        while let Some(waited) = left {
             match waited.end(self.harden) {
                 Ok(slot) if self.push_ready(waited.class, slot) => {}
-                Ok(slot) => engine.with(|engine| {
-                    self.sync(engine);
-                    engine.make_ready(waited.class, slot, self.class(waited.class));
-                }),
-                Err(found) => engine.with(|engine| engine.set_aside(waited.class, found)),
+                ended => engine.with(|engine| self.make_ready(waited.class, ended, engine)),
             }
+            left = self.block.take_surplus(&mut self.random);
+        }
+    }
+
+    /// Makes a slot that has waited ready with the engine's help, or has it set aside.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(
+        &mut self,
+        id: ClassId,
+        waited: Result<SlotRef, Corruption>,
+        engine: &mut Engine,
+    ) {
+        self.sync(engine);
+        match waited {
+            Ok(slot) => engine.make_ready(id, slot, self.class(id)),
+            Err(found) => engine.set_aside(id, found),
         }
     }
 

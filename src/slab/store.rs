@@ -508,7 +508,10 @@ impl Store {
         let accept = || unsafe { harden.fill_free(payload, room, room) };
         self.heap.free_to_wait(payload, &region, accept)?;
         let freed = WaitingBlock { block, size: tag.size() };
-        while let Err(waited) = self.waiting.admit(freed, &mut self.random) {
+        if let Some(waited) = self.waiting.admit(freed, &mut self.random) {
+            self.end_wait(waited);
+        }
+        while let Some(waited) = self.waiting.take_surplus(&mut self.random) {
             self.end_wait(waited);
         }
         Ok(())
