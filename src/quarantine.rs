@@ -96,11 +96,6 @@ impl<T: Waits> Quarantine<T> {
         Self { ring: ring.cast(), bounds, ..Self::NONE }
     }
 
-    /// How much may wait.
-    pub(crate) fn bounds(&self) -> Bounds {
-        self.bounds
-    }
-
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -53,29 +53,44 @@ fn each_pool(bytes: usize, mut check: impl FnMut(MappedPool)) {
     }
 }
 
-/// A byte of, or near, an object.
-fn byte(object: NonNull<u8>, offset: isize) -> *mut u8 {
-    object.as_ptr().wrapping_offset(offset)
+fn write_all(objects: &[NonNull<u8>], size: usize, seed: u64) {
+    for &object in objects {
+        stamp::write(object, size, seed);
+    }
 }
 
+fn verify_all(objects: &[NonNull<u8>], size: usize, seed: u64) {
+    for &object in objects {
+        stamp::verify(object, size, seed);
+    }
+}
+
+/// The byte this far behind the start of an object.
+fn byte(object: NonNull<u8>, offset: usize) -> *mut u8 {
+    object.as_ptr().wrapping_add(offset)
+}
+
+/// Allocates, and says which byte must not be touched then.
+type Deadly = fn(&MappedPool) -> *mut u8;
+
 /// The programs that are expected to die: each allocates, and says which byte it must not touch.
-const DEADLY: [(&str, fn(&MappedPool) -> *mut u8); 5] = [
+const DEADLY: [(&str, Deadly); 5] = [
     ("behind a large block", |pool| {
         let object = pool.alloc(bytes(LARGE)).unwrap();
-        byte(object, LARGE as isize)
+        byte(object, LARGE)
     }),
     ("behind a large block of an odd size", |pool| {
         let object = pool.alloc(bytes(LARGE + 1234)).unwrap();
-        byte(object, (LARGE + 1234 + 15) as isize)
+        byte(object, LARGE + 1234 + 15)
     }),
     ("before a large block", |pool| {
         let object = pool.alloc(bytes(LARGE)).unwrap();
-        byte(object, -(PAGE as isize) - 16)
+        object.as_ptr().wrapping_sub(PAGE + 16)
     }),
     ("behind a block that has grown", |pool| {
         let object = pool.alloc(bytes(1000)).unwrap();
         let grown = Handle::realloc(&mut &*pool, object, bytes(1000), 2 * LARGE).unwrap();
-        byte(grown, 2 * LARGE as isize)
+        byte(grown, 2 * LARGE)
     }),
     ("behind a slab", |pool| {
         let slots: Vec<_> = (0..1000).map(|_| pool.alloc_fixed(CLASS).unwrap()).collect();
@@ -166,8 +181,8 @@ fn guards_go_away_again() {
             pool.validate().unwrap();
             assert_eq!(pool.stats().guard_bytes, 0);
             let small = fill(&mut &pool, 2000);
-            small.iter().for_each(|&block| stamp::write(block, 2000, 5));
-            small.iter().for_each(|&block| stamp::verify(block, 2000, 5));
+            write_all(&small, 2000, 5);
+            verify_all(&small, 2000, 5);
             assert!(small.len() * 2100 > 7 << 20, "{} of 8 MiB", small.len());
             free_all(&mut &pool, small);
             pool.defragment();
@@ -182,7 +197,7 @@ fn nothing_of_the_pool_touches_guards() {
         let slots: Vec<_> = (0..3000).map(|_| pool.alloc_fixed(CLASS).unwrap()).collect();
         let blocks = fill(&mut &pool, LARGE + 100);
         let kept: Vec<_> = blocks.iter().copied().step_by(2).collect();
-        kept.iter().for_each(|&block| stamp::write(block, LARGE + 100, 3));
+        write_all(&kept, LARGE + 100, 3);
         free_all(&mut &pool, blocks.into_iter().skip(1).step_by(2));
         free_all(&mut &pool, slots);
         for _ in 0..2 {
@@ -200,7 +215,7 @@ fn nothing_of_the_pool_touches_guards() {
             }
         }
         assert_eq!(pool.stats().bad_frees, refused);
-        kept.iter().for_each(|&block| stamp::verify(block, LARGE + 100, 3));
+        verify_all(&kept, LARGE + 100, 3);
         free_all(&mut &pool, kept);
         pool.defragment();
         pool.validate().unwrap();
@@ -220,13 +235,13 @@ fn guards_survive_a_fork() {
             let is_well = pool.validate().is_ok() && pool.stats().guard_bytes == 0;
             let again = fill(&mut &pool, 2 * LARGE).len();
             // SAFETY: ends the child at once.
-            unsafe { libc::_exit(if is_well && again > 40 { 0 } else { 1 }) };
+            unsafe { libc::_exit(i32::from(!is_well || again < 40)) };
         }
         let mut status = 0;
         // SAFETY: `status` is writable.
         assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
         assert_eq!(status, 0, "the child is well");
-        objects.iter().for_each(|&object| stamp::write(object, LARGE, 9));
+        write_all(&objects, LARGE, 9);
         pool.validate().unwrap();
         free_all(&mut &pool, objects);
         assert_eq!(pool.stats().live_objects, 0);
@@ -329,10 +344,10 @@ fn guards_that_are_refused_are_done_without() {
             let largest = pool.stats().largest_free;
             let objects = fill(&mut &pool, LARGE);
             assert_eq!(pool.stats().guard_failures > 0, every > 0, "{}", pool.stats());
-            objects.iter().for_each(|&object| stamp::write(object, LARGE, 2));
+            write_all(&objects, LARGE, 2);
             pool.validate().unwrap();
             pool.warm_up().unwrap();
-            objects.iter().for_each(|&object| stamp::verify(object, LARGE, 2));
+            verify_all(&objects, LARGE, 2);
             free_all(&mut &pool, objects);
             pool.defragment();
             assert_eq!(pool.stats().largest_free, largest);

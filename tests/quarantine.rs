@@ -182,9 +182,9 @@ fn a_cache_that_is_flushed_or_dropped_ends_what_waits_in_it() {
         free_all(&mut cache, slots);
         assert_eq!(bench.pool().stats().quarantined_objects, 5);
         if is_dropped {
-            drop(cache)
+            drop(cache);
         } else {
-            cache.flush()
+            cache.flush();
         }
         assert_eq!(bench.pool().stats().quarantined_objects, 0);
     }

@@ -26,6 +26,8 @@ pub(crate) struct CacheBlock {
     prev: *mut CacheBlock,
     count: usize,
     sizes: SizeTable,
+    /// How much may wait.
+    bounds: Bounds,
     waiting: UnsafeCell<Quarantine<WaitingSlot>>,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
@@ -42,6 +44,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     prev: null_mut(),
     count: 0,
     sizes: SizeTable::empty(),
+    bounds: Bounds::NOTHING,
     waiting: UnsafeCell::new(Quarantine::NONE),
     nothing: ClassCache::nothing(),
 });
@@ -64,6 +67,7 @@ impl CacheBlockRef {
     /// Makes a block for all classes there are, and lists it; `None` without memory for it.
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
+        const { assert!(align_of::<WaitingSlot>() <= align_of::<ClassCache>()) };
         let count = engine.slabs.classes().len();
         let bounds = engine.store().waiting_bounds();
         let bytes =
@@ -80,7 +84,7 @@ impl CacheBlockRef {
         // SAFETY: behind the classes, in the same block, aligned to words.
         let waiting = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
+        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, bounds, waiting, nothing }) };
         let counts = ring.wrapping_add(bounds.ring_bytes::<WaitingSlot>());
         // SAFETY: as above, at the end of the block.
         unsafe { counts.write_bytes(0, counts_bytes(count, bounds)) };
@@ -190,16 +194,15 @@ impl CacheBlockRef {
     }
 
     fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
-        // SAFETY: the type's invariant; bounds never change.
-        let bounds = unsafe { (*(*self.link()).waiting.get()).bounds() };
-        if class.index() >= self.count() || bounds.is_nothing() {
+        // SAFETY: the type's invariant; nobody writes to it.
+        let (bounds, count) = (unsafe { (*self.link()).bounds }, self.count());
+        if class.index() >= count || bounds.is_nothing() {
             return None;
         }
-        let start = ring_offset(self.count()) + bounds.ring_bytes::<WaitingSlot>();
-        // SAFETY: the counts lie there, one for each class.
-        Some(unsafe {
-            &*self.0.cast::<u8>().add(start).cast::<AtomicU32>().add(class.index()).as_ptr()
-        })
+        let counts = ring_offset(count) + bounds.ring_bytes::<WaitingSlot>();
+        let start = self.link().cast::<u8>().wrapping_add(counts).cast::<u32>();
+        // SAFETY: there is one for each class behind the ring, which are used as atomics only.
+        Some(unsafe { AtomicU32::from_ptr(start.wrapping_add(class.index())) })
     }
 
     /// Counts slots of a class that came to wait, or, with a negative number, that left.
