@@ -49,10 +49,16 @@ impl Harden {
         Self { flags, key }
     }
 
-    /// Whether memory is left as it is.
+    /// Whether there are no flags at all.
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.flags.is_empty()
+    }
+
+    /// Whether objects and their memory are left as they are. Guards are a matter of where they lie.
     #[inline(always)]
     pub(crate) const fn is_off(self) -> bool {
-        self.flags.is_empty()
+        self.flags.difference(PoolFlags::GUARD).is_empty()
     }
 
     /// Whether freed memory is poisoned.

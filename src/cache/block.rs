@@ -213,6 +213,7 @@ impl CacheBlockRef {
     }
 
     /// Does something with what waits; the block is not the one of caches that have none.
+    #[inline(always)]
     fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
         // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
         // comes back here.

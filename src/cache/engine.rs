@@ -118,7 +118,7 @@ impl Engine {
     /// Whether blocks of the heap are all there is, without flags.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.slabs.classes().is_empty() && self.harden().is_off()
+        self.slabs.classes().is_empty() && self.harden().is_none()
     }
 
     /// Notes damage that was come by.

@@ -578,8 +578,13 @@ impl Store {
         let region = self.heap_region(addr)?;
         if let Some(guards) = &self.guards {
             let (block, tag) = self.heap.live(region.at(addr), &region, Owner::Caller)?;
+            let room = self.room(block, tag);
+            let is_between = room < tag.size() - WORD;
+            if is_between && new_size <= room {
+                return Ok(Some(room));
+            }
             // Only a new block gets guards, or takes them along.
-            if guards.is_large(new_size) || self.room(block, tag) < tag.size() - WORD {
+            if is_between || (new_size > room && guards.is_large(new_size)) {
                 return Ok(None);
             }
         }
@@ -597,7 +602,11 @@ impl Store {
         align: usize,
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
-        let region = self.region_of(addr).ok_or(FreeError::Foreign { addr })?.region;
+        let region = self.heap_region(addr)?;
+        if self.guards.is_some() {
+            // The block below may be a guard's, or what it leaves behind one.
+            return Ok(None);
+        }
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
