@@ -3,7 +3,7 @@
 
 use core::{
     cell::UnsafeCell,
-    ptr::{NonNull, null_mut},
+    ptr::{NonNull, null, null_mut},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -14,11 +14,10 @@ use crate::{
     quarantine::{Bounds, Quarantine},
     random::Random,
     slab::{PieceKind, SizeTable},
-    units::to_usize,
+    units::{WORD, to_usize},
 };
 
-/// A header with one [`ClassCache`] per class behind it; in pools with quarantine, the ring of what waits,
-/// and how many slots of each class wait, follow.
+/// A header with one [`ClassCache`] per class behind it, and [`Waiting`] in pools with quarantine.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct CacheBlock {
@@ -26,11 +25,41 @@ pub(crate) struct CacheBlock {
     prev: *mut CacheBlock,
     count: usize,
     sizes: SizeTable,
-    /// How much may wait.
-    bounds: Bounds,
-    waiting: UnsafeCell<Quarantine<WaitingSlot>>,
+    /// What waits, or null in pools without quarantine.
+    waiting: *const Waiting,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
+}
+
+/// What waits in a cache. Its ring follows, and a number for each class: how many of its slots wait.
+#[derive(Debug)]
+struct Waiting {
+    quarantine: UnsafeCell<Quarantine<WaitingSlot>>,
+    counts: *mut u32,
+}
+
+impl Waiting {
+    /// Bytes of it, for this many classes.
+    const fn bytes(bounds: Bounds, classes: usize) -> usize {
+        size_of::<Self>() + bounds.ring_bytes::<WaitingSlot>() + classes * size_of::<u32>()
+    }
+
+    /// Nothing that waits yet.
+    ///
+    /// # Safety
+    /// `memory` is aligned to words, valid for `bytes(bounds, classes)` bytes, and left alone from now on.
+    unsafe fn new(memory: *mut u8, bounds: Bounds, classes: usize) -> *const Self {
+        const { assert!(align_of::<WaitingSlot>() <= WORD && align_of::<Self>() <= WORD) };
+        let ring = memory.wrapping_add(size_of::<Self>());
+        let counts = ring.wrapping_add(bounds.ring_bytes::<WaitingSlot>()).cast::<u32>();
+        // SAFETY: the caller's promise: the memory's last part.
+        unsafe { counts.write_bytes(0, classes) };
+        // SAFETY: as above, its middle.
+        let quarantine = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
+        // SAFETY: as above, its start.
+        unsafe { memory.cast::<Self>().write(Self { quarantine, counts }) };
+        memory.cast::<Self>()
+    }
 }
 
 /// The block of caches that have none.
@@ -44,8 +73,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     prev: null_mut(),
     count: 0,
     sizes: SizeTable::empty(),
-    bounds: Bounds::NOTHING,
-    waiting: UnsafeCell::new(Quarantine::NONE),
+    waiting: null(),
     nothing: ClassCache::nothing(),
 });
 
@@ -67,11 +95,11 @@ impl CacheBlockRef {
     /// Makes a block for all classes there are, and lists it; `None` without memory for it.
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
-        const { assert!(align_of::<WaitingSlot>() <= align_of::<ClassCache>()) };
         let count = engine.slabs.classes().len();
         let bounds = engine.store().waiting_bounds();
-        let bytes =
-            ring_offset(count) + bounds.ring_bytes::<WaitingSlot>() + counts_bytes(count, bounds);
+        let classes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
+        let waits = !bounds.is_nothing();
+        let bytes = classes + if waits { Waiting::bytes(bounds, count) } else { 0 };
         let align = align_of::<CacheBlock>();
         let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
         let block = Self(NonNull::new(memory)?.cast());
@@ -80,14 +108,14 @@ impl CacheBlockRef {
             sizes.forget_serving();
         }
         let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());
-        let ring = memory.wrapping_add(ring_offset(count));
-        // SAFETY: behind the classes, in the same block, aligned to words.
-        let waiting = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
+        let waiting = if waits {
+            // SAFETY: behind the classes, in the same block, aligned to words.
+            unsafe { Waiting::new(memory.wrapping_add(classes), bounds, count) }
+        } else {
+            null()
+        };
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, bounds, waiting, nothing }) };
-        let counts = ring.wrapping_add(bounds.ring_bytes::<WaitingSlot>());
-        // SAFETY: as above, at the end of the block.
-        unsafe { counts.write_bytes(0, counts_bytes(count, bounds)) };
+        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
         for (kind, class) in (1..).zip(engine.slabs.classes().iter()) {
             // SAFETY: as above; there are `count` of them.
             unsafe { block.kind(kind).write(ClassCache::new(class)) };
@@ -193,16 +221,16 @@ impl CacheBlockRef {
         self.count_of(class).map_or(0, |count| to_usize(count.load(Relaxed)))
     }
 
+    #[inline(always)]
+    fn all_waiting(&self) -> Option<&Waiting> {
+        // SAFETY: the type's invariant; nobody writes to it, and it lives as long as the block.
+        unsafe { (*self.link()).waiting.as_ref() }
+    }
+
     fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
-        // SAFETY: the type's invariant; nobody writes to it.
-        let (bounds, count) = (unsafe { (*self.link()).bounds }, self.count());
-        if class.index() >= count || bounds.is_nothing() {
-            return None;
-        }
-        let counts = ring_offset(count) + bounds.ring_bytes::<WaitingSlot>();
-        let start = self.link().cast::<u8>().wrapping_add(counts).cast::<u32>();
-        // SAFETY: there is one for each class behind the ring, which are used as atomics only.
-        Some(unsafe { AtomicU32::from_ptr(start.wrapping_add(class.index())) })
+        let waiting = self.all_waiting().filter(|_| class.index() < self.count())?;
+        // SAFETY: there is one for each class, which are used as atomics only.
+        Some(unsafe { AtomicU32::from_ptr(waiting.counts.wrapping_add(class.index())) })
     }
 
     /// Counts slots of a class that came to wait, or, with a negative number, that left.
@@ -212,12 +240,12 @@ impl CacheBlockRef {
         }
     }
 
-    /// Does something with what waits; the block is not the one of caches that have none.
+    /// Does something with what waits, if anything can.
     #[inline(always)]
     fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
         // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
         // comes back here.
-        (self.count() > 0).then(|| work(unsafe { &mut *(*self.link()).waiting.get() }))
+        self.all_waiting().map(|waiting| work(unsafe { &mut *waiting.quarantine.get() }))
     }
 
     /// Whether a slot of this many bytes can wait here.
@@ -252,14 +280,4 @@ impl CacheBlockRef {
         self.add_waiting(oldest.class, -1);
         Some(oldest)
     }
-}
-
-/// Where the ring begins, behind the classes.
-const fn ring_offset(count: usize) -> usize {
-    size_of::<CacheBlock>() + count * size_of::<ClassCache>()
-}
-
-/// Bytes of the counts of what waits.
-const fn counts_bytes(count: usize, bounds: Bounds) -> usize {
-    if bounds.is_nothing() { 0 } else { count * size_of::<AtomicU32>() }
 }
