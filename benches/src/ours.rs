@@ -134,44 +134,9 @@ pub fn called(needs: Needs) -> Option<Box<dyn Arena>> {
     handles(needs, PoolFlags::empty(), false)
 }
 
-/// By handle and class, in a pool that poisons what is freed.
-pub fn poison(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::POISON, true)
-}
-
-/// By handle and class, in a pool that zeroes what is freed.
-pub fn zero_on_free(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_FREE, true)
-}
-
-/// By handle and class, in a pool that zeroes what it hands out.
-pub fn zero_on_alloc(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_ALLOC, true)
-}
-
-/// By handle and class, in a pool that checks what is behind objects.
-pub fn canary(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::CANARY, true)
-}
-
-/// By handle and class, in a pool that hands out slots in random order.
-pub fn random(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::RANDOM, true)
-}
-
-/// By handle and class, in a pool where what is freed waits.
-pub fn quarantine(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::QUARANTINE, true)
-}
-
-/// By handle and class, in a pool with guards.
-pub fn guard(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::GUARD, true)
-}
-
-/// By handle and class, in a pool with all flags that find mistakes.
-pub fn hardened(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::HARDENED, true)
+/// By handle and class, in a pool with these bits' flags.
+pub fn flagged<const BITS: u32>(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::from_bits_truncate(BITS), true)
 }
 
 /// A pool that is called itself. Layout and pointer alone are what a global allocator gets.
