@@ -39,9 +39,22 @@ bitflags::bitflags! {
         const CANARY = 1 << 3;
         /// Which of the slots that a cache has ready is handed out next is random.
         const RANDOM = 1 << 4;
+        /// Freed objects wait before they can be handed out again: a double free, or a use after the
+        /// free, meets the object that it is about and not somebody else's. What waits is bounded, per
+        /// cache and for blocks of the heap, by a part of the memory and a number; which one of the older
+        /// half leaves next is random. Memory that runs out ends all waiting, and so do a flush, a
+        /// [`defragment`](crate::Pool::defragment) and a reset.
+        const QUARANTINE = 1 << 5;
+        /// Pages without access lie behind each slab and on both sides of each large block, so that
+        /// running into them ends the program at once. Only in memory that comes from a page source
+        /// whose [`Pages`](crate::Pages) can make guards (`MmapPages` can): in a caller's region, where
+        /// nothing can be said about access, the flag does nothing. A guard that
+        /// the system refuses is done without, and counted in
+        /// [`guard_failures`](crate::PoolStats::guard_failures).
+        const GUARD = 1 << 6;
         /// Everything that finds mistakes or makes them harmless.
         const HARDENED = Self::POISON.bits() | Self::CANARY.bits() | Self::RANDOM.bits()
-            | Self::ZERO_ON_FREE.bits();
+            | Self::ZERO_ON_FREE.bits() | Self::QUARANTINE.bits() | Self::GUARD.bits();
     }
 }
 

@@ -49,10 +49,10 @@ impl Harden {
         Self { flags, key }
     }
 
-    /// Whether memory is left as it is.
+    /// Whether objects and their memory are left as they are. Guards are a matter of where they lie.
     #[inline(always)]
     pub(crate) const fn is_off(self) -> bool {
-        self.flags.is_empty()
+        self.flags.difference(PoolFlags::GUARD).is_empty()
     }
 
     /// Whether freed memory is poisoned.
@@ -70,6 +70,17 @@ impl Harden {
     #[inline]
     pub(crate) const fn shuffles(self) -> bool {
         self.flags.contains(PoolFlags::RANDOM)
+    }
+
+    /// Whether freed objects wait.
+    #[inline]
+    pub(crate) const fn quarantines(self) -> bool {
+        self.flags.contains(PoolFlags::QUARANTINE)
+    }
+
+    /// Whether there are guards, where there can be.
+    pub(crate) const fn guards(self) -> bool {
+        self.flags.contains(PoolFlags::GUARD)
     }
 
     /// Bytes that an object needs beyond its own.
@@ -92,10 +103,8 @@ impl Harden {
         // SAFETY: the caller's promise.
         unsafe { start.write_bytes(byte, size) };
         let word = usize::from_ne_bytes([byte; WORD]);
-        for part in parts(start, size, room) {
-            // SAFETY: as above: within the room.
-            unsafe { part.store(word) };
-        }
+        // SAFETY: as above: within the room.
+        parts(start, size, room).for_each(|part| unsafe { part.store(word) });
     }
 
     /// Looks for a word that was written to since the memory was filled: the first that is not poison,
@@ -103,6 +112,7 @@ impl Harden {
     ///
     /// # Safety
     /// The memory is valid, and nobody uses it.
+    #[inline]
     pub(crate) unsafe fn check_free(
         self,
         start: *mut u8,
@@ -112,22 +122,10 @@ impl Harden {
         if !self.poisons() {
             return Ok(());
         }
-        let word = |index: usize| start.cast::<usize>().wrapping_add(index);
-        let (mut index, end) = (0, room / WORD);
-        while index < end {
-            let run = (end - index).min(RUN);
-            // SAFETY: the caller's promise. As one sum, so that a run is looked at as vectors.
-            let differs = (index..index + run)
-                .fold(0, |differs, index| differs | unsafe { word(index).read() } ^ POISON_WORD);
-            if differs != 0 {
-                for index in index..index + run {
-                    // SAFETY: as above.
-                    unsafe { check_word(word(index), &ours)? };
-                }
-            }
-            index += run;
-        }
-        Ok(())
+        // SAFETY: the caller's promise: that many words, aligned.
+        let words = unsafe { core::slice::from_raw_parts(start.cast::<usize>(), room / WORD) };
+        let is_written = |words: &&[usize]| differs(words) != 0;
+        words.chunks(BATCH).filter(is_written).try_for_each(|words| find_written(words, &ours))
     }
 
     /// Prepares room for an object of `size` bytes that goes out.
@@ -168,6 +166,7 @@ impl Harden {
     ///
     /// # Safety
     /// As [`hand_out`](Self::hand_out); the object itself may be in use.
+    #[inline]
     pub(crate) unsafe fn seal(self, start: *mut u8, room: usize, size: usize) {
         if !self.seals() {
             return;
@@ -175,10 +174,9 @@ impl Harden {
         let slack = (room - size).min(MAX_SLACK);
         let seal = start.wrapping_add(room - SEAL);
         let first = room - slack;
-        for part in parts(start, first, (first + CANARY).min(room - SEAL)) {
-            // SAFETY: within the room.
-            unsafe { part.store(self.canary(part.addr())) };
-        }
+        let canaries = parts(start, first, canary_end(first, room));
+        // SAFETY: within the room.
+        canaries.for_each(|part| unsafe { part.store(self.canary(part.addr())) });
         let [stored, check] = self.seal_words(seal.addr(), slack);
         // SAFETY: the last words of the room, which ends on a word.
         unsafe {
@@ -192,6 +190,7 @@ impl Harden {
     /// # Safety
     /// The room is valid and ends on a word. Nobody changes what stands behind the object but by
     /// mistake.
+    #[inline]
     pub(crate) unsafe fn check_seal(
         self,
         start: *mut u8,
@@ -214,13 +213,13 @@ impl Harden {
             return Err(overrun(seal.addr()));
         }
         let size = room - slack;
-        for part in parts(start, size, (size + CANARY).min(room - SEAL)) {
+        let mut canaries = parts(start, size, canary_end(size, room));
+        canaries.try_for_each(|part| {
             // SAFETY: within the room.
             let differs = unsafe { part.load() } ^ part.of(self.canary(part.addr()));
-            if differs != 0 {
-                return Err(overrun(part.addr() + first_byte_of(differs)));
-            }
-        }
+            let found = || Err(overrun(part.addr() + first_byte_of(differs)));
+            if differs == 0 { Ok(()) } else { found() }
+        })?;
         Ok(size)
     }
 
@@ -236,6 +235,7 @@ impl Harden {
     }
 
     /// The words of a seal at an address.
+    #[inline]
     fn seal_words(self, addr: usize, slack: usize) -> [u32; 2] {
         let [_, high, middle, low] = (low_u32(slack) ^ low_u32(self.key)).to_be_bytes();
         let check = mix(self.key ^ addr ^ slack.rotate_left(16));
@@ -244,6 +244,7 @@ impl Harden {
     }
 
     /// The slack that a seal's first word says.
+    #[inline]
     fn slack_of(self, stored: u32) -> usize {
         let [_, high, middle, low] = stored.to_ne_bytes();
         to_usize(u32::from_be_bytes([0, high, middle, low]) ^ low_u32(self.key)) & MAX_SLACK
@@ -262,21 +263,36 @@ impl Harden {
 #[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
 const SPREAD: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
 
-/// Words that are compared with poison at once.
-const RUN: usize = 16;
+/// Words that are compared with poison at once, and after how many to look at the outcome.
+const RUN: usize = 8;
+const BATCH: usize = 512;
 
-/// Whether a word of free memory is poison, or one of ours.
-///
-/// # Safety
-/// The word is valid, and nobody uses it.
-unsafe fn check_word(word: *mut usize, ours: impl Fn(*mut u8) -> bool) -> Result<(), Corruption> {
-    // SAFETY: the caller's promise.
-    let differs = unsafe { word.read() } ^ POISON_WORD;
-    if differs == 0 || ours(word.cast()) {
-        return Ok(());
+/// The bits in which words are not poison.
+#[inline]
+fn differs(words: &[usize]) -> usize {
+    let (runs, rest) = words.as_chunks::<RUN>();
+    // Each lane by itself, so that a run is looked at as vectors.
+    let mut differs = [0; RUN];
+    for run in runs {
+        for (differs, word) in differs.iter_mut().zip(run) {
+            *differs |= word ^ POISON_WORD;
+        }
     }
-    let addr = word.addr() + first_byte_of(differs);
-    Err(Corruption { addr, kind: CorruptionKind::FreedMemory })
+    let differs = differs.iter().fold(0, |all, lane| all | lane);
+    rest.iter().fold(differs, |all, word| all | word ^ POISON_WORD)
+}
+
+/// The first word that is neither poison nor ours.
+#[cold]
+fn find_written(words: &[usize], ours: impl Fn(*mut u8) -> bool) -> Result<(), Corruption> {
+    for word in words {
+        let (differs, at) = (word ^ POISON_WORD, core::ptr::from_ref(word).cast_mut().cast::<u8>());
+        if differs != 0 && !ours(at) {
+            let addr = at.addr() + first_byte_of(differs);
+            return Err(Corruption { addr, kind: CorruptionKind::FreedMemory });
+        }
+    }
+    Ok(())
 }
 
 /// Somebody wrote to a byte behind an object.
@@ -344,18 +360,20 @@ impl Part {
     }
 }
 
-/// The memory from offset `from` to before `to`, in words as far as it can be.
+/// Where the canary bytes of an object of `size` bytes end: on a word.
+#[inline]
+fn canary_end(size: usize, room: usize) -> usize {
+    (size + CANARY).next_multiple_of(WORD).min(room - SEAL)
+}
+
+/// The memory from offset `from` to before `to`, in words as far as it can be: `start` is aligned to
+/// words, and `to` a multiple of them.
 #[inline]
 fn parts(start: *mut u8, from: usize, to: usize) -> impl Iterator<Item = Part> {
-    let mut offset = from;
-    core::iter::from_fn(move || {
-        let at = start.wrapping_add(offset);
-        let is_word = at.addr().is_multiple_of(WORD) && to.saturating_sub(offset) >= WORD;
-        let (part, len) = if is_word { (Part::Word(at.cast()), WORD) } else { (Part::Byte(at), 1) };
-        let is_there = offset < to;
-        offset += len;
-        is_there.then_some(part)
-    })
+    let aligned = from.next_multiple_of(WORD);
+    let bytes = (from..aligned).map(move |offset| Part::Byte(start.wrapping_add(offset)));
+    let words = aligned / WORD..to / WORD;
+    bytes.chain(words.map(move |index| Part::Word(start.cast::<usize>().wrapping_add(index))))
 }
 
 /// Spreads every bit of a word over all of them (the finaliser of `MurmurHash3`, Appleby 2011).

@@ -82,7 +82,10 @@ mod flags;
 mod stats;
 mod units;
 
+mod guard;
 mod harden;
+mod quarantine;
+mod random;
 mod region;
 
 mod heap;
@@ -108,9 +111,11 @@ pub use error::{
     PageError, ReallocError,
 };
 pub use flags::PoolFlags;
+pub use guard::GuardPages;
 #[cfg(feature = "std")]
 pub use libmempool_std::{
-    HugeObtained, HugePageSize, HugePages, Mapping, MmapPages, PageReport, PthreadMutex,
+    GuardMethod, HugeObtained, HugePageSize, HugePages, Mapping, MmapPages, PageReport,
+    PthreadMutex,
 };
 #[cfg(feature = "critical-section")]
 pub use lock::CriticalSection;

@@ -8,7 +8,7 @@
 
 use core::ptr::NonNull;
 
-use crate::error::PageError;
+use crate::{error::PageError, guard::GuardPages};
 
 /// Supplies memory for pools.
 ///
@@ -92,16 +92,10 @@ pub unsafe trait Pages {
         Ok(())
     }
 
-    /// Makes this range inaccessible, or accessible again.
-    ///
-    /// # Safety
-    /// Nobody accesses the range while it is inaccessible.
-    ///
-    /// # Errors
-    /// [`PageError::Unsupported`] unless the platform can.
-    unsafe fn protect(&self, offset: usize, len: usize, accessible: bool) -> Result<(), PageError> {
-        let _ = (offset, len, accessible);
-        Err(PageError::Unsupported)
+    /// What makes single pages of it inaccessible, for [`PoolFlags::GUARD`](crate::PoolFlags::GUARD),
+    /// where the platform can.
+    fn guards(&self) -> Option<&'static dyn GuardPages> {
+        None
     }
 }
 

@@ -23,10 +23,20 @@ pub struct PoolStats {
     pub live_objects: usize,
     /// The most bytes there ever were in callers' hands and caches together.
     pub peak_bytes: usize,
-    /// Usable bytes of the slots that caches and depots keep ready.
+    /// Usable bytes of the slots that caches and depots keep ready, or that wait.
     pub cached_bytes: usize,
     /// Their number.
     pub cached_objects: usize,
+    /// Bytes of freed objects that wait ([`PoolFlags::QUARANTINE`](crate::PoolFlags::QUARANTINE)): of
+    /// slots, which are cached ones too, and of heap blocks, which are neither live nor free.
+    pub quarantined_bytes: usize,
+    /// Their number.
+    pub quarantined_objects: usize,
+    /// Bytes of guards ([`PoolFlags::GUARD`](crate::PoolFlags::GUARD)).
+    pub guard_bytes: usize,
+    /// How often a guard was done without, because the system refused or there was no room, or could not be
+    /// made memory again.
+    pub guard_failures: usize,
     /// Bytes of free heap blocks, not counting free slots of slabs.
     pub free_bytes: usize,
     /// Free heap blocks.
@@ -72,6 +82,14 @@ impl fmt::Display for PoolStats {
             "cached    {:>14} bytes in {} objects, {} caches",
             self.cached_bytes, self.cached_objects, self.caches
         )?;
+        if self.quarantined_objects > 0 {
+            let (bytes, objects) = (self.quarantined_bytes, self.quarantined_objects);
+            writeln!(f, "waiting   {bytes:>14} bytes in {objects} objects")?;
+        }
+        if self.guard_bytes > 0 || self.guard_failures > 0 {
+            let (bytes, failures) = (self.guard_bytes, self.guard_failures);
+            writeln!(f, "guards    {bytes:>14} bytes, {failures} failures")?;
+        }
         writeln!(f, "slabs     {:>14} bytes for {} classes", self.slab_bytes, self.classes)?;
         writeln!(
             f,
@@ -103,7 +121,7 @@ pub struct ClassStats {
     pub slots: usize,
     /// Slots in callers' hands.
     pub live: usize,
-    /// Slots that caches and the depot keep ready.
+    /// Slots that caches and the depot keep ready, or that wait.
     pub cached: usize,
     /// Slots in their slabs.
     pub free: usize,

@@ -58,6 +58,12 @@ pub(crate) const fn low_u32(n: usize) -> u32 {
     n as u32
 }
 
+/// The high 32 bits of `n`.
+#[inline]
+pub(crate) const fn high_u32(n: u64) -> u32 {
+    (n >> 32) as u32
+}
+
 /// Narrows a value that is known to fit, saturating where a caller breaks that promise.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "checked against the maximum first")]

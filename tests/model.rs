@@ -22,8 +22,16 @@ fn split(word: u64) -> [u16; 4] {
     std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
 }
 
-const FLAGS: [PoolFlags; 4] =
-    [PoolFlags::empty(), PoolFlags::HARDENED, PoolFlags::empty(), PoolFlags::ZERO_ON_ALLOC];
+const FLAGS: [PoolFlags; 4] = [
+    PoolFlags::empty(),
+    PoolFlags::HARDENED,
+    PoolFlags::QUARANTINE,
+    PoolFlags::ZERO_ON_ALLOC.union(PoolFlags::GUARD),
+];
+
+/// Flags with which not all bytes are looked at after each step, which takes its time.
+const LIGHT_FLAGS: [PoolFlags; 2] =
+    [PoolFlags::empty(), PoolFlags::QUARANTINE.union(PoolFlags::GUARD)];
 
 /// Every alignment with every class set and region size; locks, page sources and the rest take
 /// turns, so that all pairs come up.
@@ -43,8 +51,11 @@ fn every_configuration_agrees_with_the_model() {
             regions: 1 + turn % 3,
             skew: turn * 7 % 64,
             magazine: [None, None, Some(0), Some(5)][rest % 4],
-            // What is checked after each step takes its time where all bytes are looked at.
-            flags: if bytes > 1 << 20 { PoolFlags::empty() } else { FLAGS[turn / 7 % FLAGS.len()] },
+            flags: if bytes > 1 << 20 {
+                LIGHT_FLAGS[turn / 7 % LIGHT_FLAGS.len()]
+            } else {
+                FLAGS[turn / 7 % FLAGS.len()]
+            },
         };
         let seed = u64::try_from(turn).expect("few turns");
         built += usize::from(run(&setup, seeded(seed, 200), bytes <= 4 << 10));
@@ -104,7 +115,7 @@ fn thread_cached_pools_agree_with_the_model() {
         let regions = [common::setup::mapped_range(&pool)];
         let pool = ThreadCachedPool::new(pool);
         let mut model = Model::new(&regions, setup.alignment);
-        model.sealed = setup.flags.contains(PoolFlags::CANARY);
+        model.flags = setup.flags;
         let mut session = Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
         for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
             session.apply(op);

@@ -2,6 +2,8 @@
 
 use std::alloc::Layout;
 
+use libmempool::PoolFlags;
+
 use crate::{dpdk, mallocs, object_pools, ours, worker::Worker};
 
 /// An allocator, of which each thread gets a worker.
@@ -87,9 +89,30 @@ pub const ALL: &[Entry] = &[
 /// A local cache of a pool with each flag, beside one without.
 pub const FLAGS: &[Entry] = &[
     fixed("LocalCache", "no flags", ours::cached),
-    fixed("POISON", "blocks are filled when freed", ours::poison),
-    fixed("ZERO_ON_FREE", "blocks are zeroed when freed", ours::zero_on_free),
-    fixed("ZERO_ON_ALLOC", "blocks are zeroed when allocated", ours::zero_on_alloc),
+    fixed("POISON", "blocks are filled when freed", ours::flagged::<{ PoolFlags::POISON.bits() }>),
+    fixed(
+        "ZERO_ON_FREE",
+        "blocks are zeroed when freed",
+        ours::flagged::<{ PoolFlags::ZERO_ON_FREE.bits() }>,
+    ),
+    fixed(
+        "ZERO_ON_ALLOC",
+        "blocks are zeroed when allocated",
+        ours::flagged::<{ PoolFlags::ZERO_ON_ALLOC.bits() }>,
+    ),
+    fixed(
+        "CANARY",
+        "what is behind blocks is checked",
+        ours::flagged::<{ PoolFlags::CANARY.bits() }>,
+    ),
+    fixed("RANDOM", "blocks come in random order", ours::flagged::<{ PoolFlags::RANDOM.bits() }>),
+    fixed("QUARANTINE", "freed blocks wait", ours::flagged::<{ PoolFlags::QUARANTINE.bits() }>),
+    fixed(
+        "GUARD",
+        "pages without access behind slabs",
+        ours::flagged::<{ PoolFlags::GUARD.bits() }>,
+    ),
+    fixed("HARDENED", "all that finds mistakes", ours::flagged::<{ PoolFlags::HARDENED.bits() }>),
 ];
 
 #[cfg(test)]

@@ -194,19 +194,9 @@ pub fn unchecked(needs: Needs) -> Option<Box<dyn Arena>> {
     handles(needs, PoolFlags::empty(), Calls::Unchecked)
 }
 
-/// By handle and class, in a pool that poisons what is freed.
-pub fn poison(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::POISON, Calls::Inlined)
-}
-
-/// By handle and class, in a pool that zeroes what is freed.
-pub fn zero_on_free(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_FREE, Calls::Inlined)
-}
-
-/// By handle and class, in a pool that zeroes what it hands out.
-pub fn zero_on_alloc(needs: Needs) -> Option<Box<dyn Arena>> {
-    handles(needs, PoolFlags::ZERO_ON_ALLOC, Calls::Inlined)
+/// By handle and class, in a pool with these bits' flags.
+pub fn flagged<const BITS: u32>(needs: Needs) -> Option<Box<dyn Arena>> {
+    handles(needs, PoolFlags::from_bits_truncate(BITS), Calls::Inlined)
 }
 
 /// A pool that is called itself. Layout and pointer alone are what a global allocator gets.

@@ -144,8 +144,18 @@ typedef struct memory_pool memory_pool_t;
 #define POOL_CANARY 0x8u
 /** Which of the slots that are ready is handed out next is random. */
 #define POOL_RANDOM 0x10u
+/** Freed blocks wait before they can be handed out again, so that a second free or a use after the
+ *  free meets the block that it is about. What waits is bounded: 1/64 of the region per cache, and as
+ *  much for the heap. It is given back when memory runs out, by flushes, memory_pool_defragment() and
+ *  memory_pool_reset(). */
+#define POOL_QUARANTINE 0x20u
+/** Pages without access lie behind each slab (in pools of 4 MiB and more) and on both sides of each
+ *  block of 64 KiB and more: running into one raises SIGSEGV. In the caller's memory
+ *  (memory_pool_create_in()) it does nothing. What the system refuses is counted in guard_failures. */
+#define POOL_GUARD 0x40u
 /** Everything that finds mistakes or makes them harmless. */
-#define POOL_HARDENED (POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM)
+#define POOL_HARDENED \
+    (POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM | POOL_QUARANTINE | POOL_GUARD)
 
 /** Pages of pool_config_t. Without any: transparent huge pages where the system has them. */
 #define POOL_PAGES_SMALL 0x1u      /**< never huge pages */
@@ -335,7 +345,7 @@ typedef struct pool_stats {
     size_t live_bytes;        /**< usable bytes of blocks and slots in callers' hands */
     size_t live_objects;      /**< their number */
     size_t peak_bytes;        /**< most bytes that were live or cached at once */
-    size_t cached_bytes;      /**< slots that caches keep ready */
+    size_t cached_bytes;      /**< slots that caches keep ready, or that wait */
     size_t cached_objects;    /**< their number */
     size_t free_bytes;        /**< free blocks of the heap, without free slots of slabs */
     size_t free_blocks;       /**< their number */
@@ -348,6 +358,10 @@ typedef struct pool_stats {
     uint32_t fragmentation;   /**< percent of the free bytes that are not in the largest block */
     uint32_t reserved0;       /**< zero */
     size_t damaged_blocks;    /**< freed blocks that were found damaged, and are left alone */
+    size_t quarantined_bytes; /**< freed blocks and slots that wait (POOL_QUARANTINE) */
+    size_t quarantined_objects; /**< their number */
+    size_t guard_bytes;       /**< pages without access (POOL_GUARD) */
+    size_t guard_failures;    /**< how often a guard was done without, or could not be removed */
     size_t reserved[3];       /**< zero */
 } pool_stats_t;
 

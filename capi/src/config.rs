@@ -35,8 +35,13 @@ pub const POOL_POISON: u32 = 0x4;
 pub const POOL_CANARY: u32 = 0x8;
 /// Slots in random order.
 pub const POOL_RANDOM: u32 = 0x10;
+/// Freed blocks wait.
+pub const POOL_QUARANTINE: u32 = 0x20;
+/// Pages without access.
+pub const POOL_GUARD: u32 = 0x40;
 /// All that finds mistakes.
-pub const POOL_HARDENED: u32 = POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM;
+pub const POOL_HARDENED: u32 =
+    POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM | POOL_QUARANTINE | POOL_GUARD;
 
 /// No huge pages.
 pub const POOL_PAGES_SMALL: u32 = 0x1;
@@ -172,6 +177,8 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
         (POOL_POISON, PoolFlags::POISON),
         (POOL_CANARY, PoolFlags::CANARY),
         (POOL_RANDOM, PoolFlags::RANDOM),
+        (POOL_QUARANTINE, PoolFlags::QUARANTINE),
+        (POOL_GUARD, PoolFlags::GUARD),
     ];
     let known = named.iter().fold(0, |known, (bit, _)| known | bit);
     let wanted = named.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag);

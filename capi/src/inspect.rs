@@ -35,6 +35,10 @@ pub struct pool_stats {
     pub fragmentation: u32,
     pub reserved0: u32,
     pub damaged_blocks: usize,
+    pub quarantined_bytes: usize,
+    pub quarantined_objects: usize,
+    pub guard_bytes: usize,
+    pub guard_failures: usize,
     pub reserved: [usize; 3],
 }
 
@@ -60,6 +64,10 @@ impl From<PoolStats> for pool_stats {
             refused_frees: stats.bad_frees,
             fragmentation: stats.fragmentation_percent(),
             damaged_blocks: stats.damaged_blocks,
+            quarantined_bytes: stats.quarantined_bytes,
+            quarantined_objects: stats.quarantined_objects,
+            guard_bytes: stats.guard_bytes,
+            guard_failures: stats.guard_failures,
             ..Self::default()
         }
     }

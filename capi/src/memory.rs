@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use libmempool::{Mapping, MmapPages, PageError, PageSource, Pages};
+use libmempool::{GuardPages, Mapping, MmapPages, PageError, PageSource, Pages};
 
 use crate::handle::memory_pool;
 
@@ -87,6 +87,10 @@ unsafe impl Pages for Memory {
     fn is_zeroed(&self) -> bool {
         // `obtain` maps it anew.
         self.mapping.is_some()
+    }
+
+    fn guards(&self) -> Option<&'static dyn GuardPages> {
+        self.mapping.as_ref().and_then(Pages::guards)
     }
 
     fn prefault(&self, offset: usize, len: usize) -> Result<(), PageError> {

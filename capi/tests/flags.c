@@ -1,5 +1,9 @@
-/* Zeroing and poisoning. It reads memory after its free. */
+/* What flags do. It reads memory after its free, and beyond blocks. */
 #include "check.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const size_t sizes[] = {64, 100, 1500, 5000, 100000};
 #define SIZES (sizeof sizes / sizeof *sizes)
@@ -95,6 +99,61 @@ static void hardened(void)
     }
 }
 
+/* A freed block is not handed out again at once, and a second free meets it and nobody else's. */
+static void quarantine(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_QUARANTINE, kind & 1, kind & 2);
+        char *block = memory_pool_alloc(pool, 100);
+        CHECK(memory_pool_free(pool, block));
+        for (int i = 0; i < 4; i++) {
+            CHECK(memory_pool_alloc(pool, 100) != block);
+            CHECK_FAILS(memory_pool_free(pool, block), POOL_ERROR_DOUBLE_FREE);
+        }
+        pool_stats_t stats;
+        CHECK(memory_pool_get_stats(pool, &stats));
+        CHECK(stats.quarantined_objects == 1 && stats.quarantined_bytes >= 100);
+        memory_pool_defragment(pool);
+        CHECK(memory_pool_validate(pool));
+        memory_pool_destroy(pool);
+    }
+}
+
+/* How a child ends that writes to a byte. */
+static int signal_of_write(char *at)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        signal(SIGSEGV, SIG_DFL);
+        *(volatile char *)at = 1;
+        _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+/* A large block ends at a page that raises SIGSEGV, where the pool has pages. */
+static void guard(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_GUARD, kind & 1, kind & 2);
+        size_t size = 128 << 10;
+        char *block = memory_pool_alloc(pool, size);
+        memset(block, 'x', size);
+        CHECK(signal_of_write(block + size - 1) == 0);
+        CHECK(signal_of_write(block + size) == SIGSEGV);
+        pool_stats_t stats;
+        CHECK(memory_pool_get_stats(pool, &stats));
+        CHECK(stats.guard_bytes > 0 && stats.guard_failures == 0);
+        CHECK(memory_pool_validate(pool));
+        CHECK(memory_pool_free(pool, block));
+        CHECK(memory_pool_get_stats(pool, &stats));
+        CHECK(stats.guard_bytes == 0);
+        memory_pool_destroy(pool);
+    }
+}
+
 int main(void)
 {
     RUN(zero_on_alloc);
@@ -102,5 +161,7 @@ int main(void)
     RUN(poison);
     RUN(canary);
     RUN(hardened);
+    RUN(quarantine);
+    RUN(guard);
     return 0;
 }

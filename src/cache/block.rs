@@ -1,16 +1,23 @@
 #![allow(unsafe_code)] // makes cache blocks in the region, and links them
 //! The part of a cache that lies in the pool's memory, where others can count what it holds.
 
-use core::ptr::{NonNull, null_mut};
+use core::{
+    cell::UnsafeCell,
+    ptr::{NonNull, null, null_mut},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
-use super::{class_cache::ClassCache, engine::Engine};
+use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
 use crate::{
     config::ClassId,
     heap::Owner,
+    quarantine::{Bounds, Quarantine},
+    random::Random,
     slab::{PieceKind, SizeTable},
+    units::{WORD, to_usize},
 };
 
-/// A header with one [`ClassCache`] per class behind it.
+/// A header with one [`ClassCache`] per class behind it, and [`Waiting`] in pools with quarantine.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct CacheBlock {
@@ -18,8 +25,41 @@ pub(crate) struct CacheBlock {
     prev: *mut CacheBlock,
     count: usize,
     sizes: SizeTable,
+    /// What waits, or null in pools without quarantine.
+    waiting: *const Waiting,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
+}
+
+/// What waits in a cache. Its ring follows, and a number for each class: how many of its slots wait.
+#[derive(Debug)]
+struct Waiting {
+    quarantine: UnsafeCell<Quarantine<WaitingSlot>>,
+    counts: *mut u32,
+}
+
+impl Waiting {
+    /// Bytes of it, for this many classes.
+    const fn bytes(bounds: Bounds, classes: usize) -> usize {
+        size_of::<Self>() + bounds.ring_bytes::<WaitingSlot>() + classes * size_of::<u32>()
+    }
+
+    /// Nothing that waits yet.
+    ///
+    /// # Safety
+    /// `memory` is aligned to words, valid for `bytes(bounds, classes)` bytes, and left alone from now on.
+    unsafe fn new(memory: *mut u8, bounds: Bounds, classes: usize) -> *const Self {
+        const { assert!(align_of::<WaitingSlot>() <= WORD && align_of::<Self>() <= WORD) };
+        let ring = memory.wrapping_add(size_of::<Self>());
+        let counts = ring.wrapping_add(bounds.ring_bytes::<WaitingSlot>()).cast::<u32>();
+        // SAFETY: the caller's promise: the memory's last part.
+        unsafe { counts.write_bytes(0, classes) };
+        // SAFETY: as above, its middle.
+        let quarantine = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
+        // SAFETY: as above, its start.
+        unsafe { memory.cast::<Self>().write(Self { quarantine, counts }) };
+        memory.cast::<Self>()
+    }
 }
 
 /// The block of caches that have none.
@@ -33,6 +73,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     prev: null_mut(),
     count: 0,
     sizes: SizeTable::empty(),
+    waiting: null(),
     nothing: ClassCache::nothing(),
 });
 
@@ -40,7 +81,8 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
 ///
 /// Invariant: the block is in the pool's memory while it is listed, with as many class caches behind
 /// the header as it says; listing and unlisting it and following its links happen under the pool's
-/// lock. Only the cache's owner does more with a class cache than read its lengths.
+/// lock. Only the cache's owner does more with a class cache than read its lengths, and with what waits
+/// than read its counts; or whoever has the lock, if the owner is not there or has nothing but the lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CacheBlockRef(NonNull<CacheBlock>);
 
@@ -54,7 +96,10 @@ impl CacheBlockRef {
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
         let count = engine.slabs.classes().len();
-        let bytes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
+        let bounds = engine.store().waiting_bounds();
+        let classes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
+        let waits = !bounds.is_nothing();
+        let bytes = classes + if waits { Waiting::bytes(bounds, count) } else { 0 };
         let align = align_of::<CacheBlock>();
         let memory = engine.slabs.store.alloc(bytes, align, Owner::Pool).ok()??;
         let block = Self(NonNull::new(memory)?.cast());
@@ -63,8 +108,14 @@ impl CacheBlockRef {
             sizes.forget_serving();
         }
         let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());
+        let waiting = if waits {
+            // SAFETY: behind the classes, in the same block, aligned to words.
+            unsafe { Waiting::new(memory.wrapping_add(classes), bounds, count) }
+        } else {
+            null()
+        };
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, nothing }) };
+        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
         for (kind, class) in (1..).zip(engine.slabs.classes().iter()) {
             // SAFETY: as above; there are `count` of them.
             unsafe { block.kind(kind).write(ClassCache::new(class)) };
@@ -159,8 +210,74 @@ impl CacheBlockRef {
         unsafe { core::slice::from_raw_parts(self.kind(0).as_ptr().add(1), self.count()) }
     }
 
-    /// Slots of a class that this cache holds.
+    /// Slots of a class that this cache holds, those that wait included.
     pub(crate) fn cached(self, class: ClassId) -> usize {
-        self.class_caches().get(class.index()).map_or(0, ClassCache::cached)
+        let ready = self.class_caches().get(class.index()).map_or(0, ClassCache::cached);
+        ready + self.waiting(class)
+    }
+
+    /// Slots of a class that wait.
+    pub(crate) fn waiting(self, class: ClassId) -> usize {
+        self.count_of(class).map_or(0, |count| to_usize(count.load(Relaxed)))
+    }
+
+    #[inline(always)]
+    fn all_waiting(&self) -> Option<&Waiting> {
+        // SAFETY: the type's invariant; nobody writes to it, and it lives as long as the block.
+        unsafe { (*self.link()).waiting.as_ref() }
+    }
+
+    fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
+        let waiting = self.all_waiting().filter(|_| class.index() < self.count())?;
+        // SAFETY: there is one for each class, which are used as atomics only.
+        Some(unsafe { AtomicU32::from_ptr(waiting.counts.wrapping_add(class.index())) })
+    }
+
+    /// Counts slots of a class that came to wait, or, with a negative number, that left.
+    fn add_waiting(self, class: ClassId, change: i32) {
+        if let Some(count) = self.count_of(class) {
+            count.store(count.load(Relaxed).wrapping_add_signed(change), Relaxed);
+        }
+    }
+
+    /// Does something with what waits, if anything can.
+    #[inline(always)]
+    fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
+        // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
+        // comes back here.
+        self.all_waiting().map(|waiting| work(unsafe { &mut *waiting.quarantine.get() }))
+    }
+
+    /// Whether a slot of this many bytes can wait here.
+    #[inline]
+    pub(crate) fn lets_wait(self, room: u32) -> bool {
+        self.with_waiting(|waiting| waiting.holds(to_usize(room))).unwrap_or(false)
+    }
+
+    /// Has a slot wait that can. Returns what leaves for it, if something does.
+    #[inline]
+    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Option<WaitingSlot> {
+        let left = self.with_waiting(|waiting| waiting.admit(slot, random)).flatten();
+        if left.is_none_or(|left| left.class != slot.class) {
+            self.add_waiting(slot.class, 1);
+            if let Some(left) = left {
+                self.add_waiting(left.class, -1);
+            }
+        }
+        left
+    }
+
+    /// Takes what has to leave because too much waits, if something has.
+    #[inline]
+    pub(crate) fn take_surplus(self, random: &mut Random) -> Option<WaitingSlot> {
+        let left = self.with_waiting(|waiting| waiting.take_surplus(random)).flatten();
+        left.inspect(|left| self.add_waiting(left.class, -1))
+    }
+
+    /// Takes what has waited longest.
+    pub(crate) fn take_waiting(self) -> Option<WaitingSlot> {
+        let oldest = self.with_waiting(Quarantine::take_oldest).flatten()?;
+        self.add_waiting(oldest.class, -1);
+        Some(oldest)
     }
 }

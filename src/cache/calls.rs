@@ -12,10 +12,7 @@ use super::{
     local_cache::CacheCore,
     realloc::{self, Held, Mover},
 };
-use crate::{
-    error::{AllocError, FreeError, ReallocError},
-    heap::Owner,
-};
+use crate::error::{AllocError, FreeError, ReallocError};
 
 /// What serves callers of a pool that is more than a heap.
 #[derive(Debug)]
@@ -115,7 +112,7 @@ impl Mover for Plain<'_> {
     }
 
     fn alloc_ready(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.0.alloc_block(layout, Owner::Caller).ok()
+        self.0.try_alloc_plain(layout).ok()
     }
 
     fn resize(

@@ -21,11 +21,18 @@ use core::{
 use super::magazine::{Arrays, Magazine};
 use crate::{
     slab::{Class, Reciprocal, SlotRef, SlotState, least_request},
-    units::{floor_log2, low_u32, to_u8, to_u16, to_u32, to_usize},
+    units::{floor_log2, high_u32, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 
 /// Magazines that a cache should have at least: when one is full or empty, there is another.
 pub(super) const PAIR: u8 = 2;
+
+/// A number below `len`, which the low 32 bits of another decide: without a division.
+#[inline]
+fn scale(random: usize, len: usize) -> usize {
+    let wide = u64::from(low_u32(random)) * u64::from(low_u32(len));
+    to_usize(high_u32(wide))
+}
 
 /// One class in one cache.
 ///
@@ -151,6 +158,7 @@ impl ClassCache {
     }
 
     /// Whether the loaded magazine is empty.
+    #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -162,15 +170,17 @@ impl ClassCache {
     }
 
     /// Whether the loaded magazine holds too few slots for a random choice.
+    #[inline(always)]
     pub(crate) fn has_few(&self) -> bool {
         self.len() < self.capacity() / 2
     }
 
     /// Brings one of the loaded magazine's slots to its top; which one, `random` decides.
+    #[inline]
     pub(crate) fn shuffle(&self, random: usize) {
         let (loaded, len) = (self.loaded.get(), self.len());
         if len > 1 {
-            let chosen = random % len;
+            let chosen = scale(random, len);
             // SAFETY: the type's invariant: both places hold slots.
             unsafe {
                 let (slot, top) = (loaded.get(chosen), loaded.get(len - 1));

@@ -133,6 +133,13 @@ impl Engine {
         self.events.fault = Some(Fault::Corruption(found));
     }
 
+    /// Notes damage that the store came by.
+    fn note_found(&mut self) {
+        if let Some(found) = self.slabs.store.take_found() {
+            self.note_damage(found);
+        }
+    }
+
     /// Counts a refusal.
     pub(crate) fn count_refusal(&mut self, error: FreeError) {
         self.bad_frees += 1;
@@ -320,13 +327,45 @@ impl Engine {
         self.keep_empty(class, magazine);
     }
 
+    /// Ends the waiting of all slots in a cache: they go back to their slabs. O(slots that wait).
+    pub(crate) fn end_waiting(&mut self, cache: CacheBlockRef) {
+        while let Some(waited) = cache.take_waiting() {
+            match waited.end(self.harden()) {
+                Ok(slot) => self.put_back(waited.class, slot),
+                Err(found) => self.set_aside(waited.class, found),
+            }
+        }
+    }
+
+    /// Returns a slot to its slab for which no cache has room.
+    fn put_back(&mut self, class: ClassId, slot: SlotRef) {
+        match self.slabs.put(class, slot.start.addr()) {
+            Ok(()) => self.note_watermark(class),
+            Err(found) => self.note_damage(found),
+        }
+    }
+
+    /// Makes a slot that has waited ready again: in a cache that has the class, if it has magazines.
+    pub(crate) fn make_ready(&mut self, class: ClassId, slot: SlotRef, cache: Option<&ClassCache>) {
+        if let Some(cache) = cache {
+            if let Err(found) = self.spill(class, cache) {
+                self.note_damage(found);
+            }
+            if cache.push(slot) {
+                return;
+            }
+        }
+        self.put_back(class, slot);
+    }
+
     /// Returns what a class's depot and the shared cache hold to the slabs, and spare magazines to
     /// the heap. O(slots in the depot).
     pub(crate) fn empty_depot(&mut self, class: ClassId) {
-        if let Some(shared) = CacheBlockRef::listed(self.shared)
-            && let Some(cache) = shared.class_caches().get(class.index())
-        {
-            self.flush(class, cache);
+        if let Some(shared) = CacheBlockRef::listed(self.shared) {
+            self.end_waiting(shared);
+            if let Some(cache) = shared.class_caches().get(class.index()) {
+                self.flush(class, cache);
+            }
         }
         while let Some(full) = self.depots[class.index()].take_full() {
             self.empty_out(class, full);
@@ -341,13 +380,15 @@ impl Engine {
         }
     }
 
-    /// Returns what the depots hold to the slabs, and all slabs that are idle then to the heap.
-    /// O(slots in the depots + idle slabs).
+    /// Returns what the depots hold to the slabs, all slabs that are idle then to the heap, and what waits
+    /// to where it came from. O(slots in the depots + idle slabs + blocks that wait).
     pub(crate) fn reclaim(&mut self) {
         for class in self.class_ids() {
             self.empty_depot(class);
             self.slabs.release_idle(class);
         }
+        self.slabs.store.end_waiting();
+        self.note_found();
     }
 
     /// Takes back every block and slot, those in caches too: nobody uses a cache meanwhile, or what
@@ -361,8 +402,10 @@ impl Engine {
             self.free_spares(class);
         }
         self.slabs.reset()?;
+        self.slabs.store.end_waiting();
         self.slabs.store.free_all()?;
         (self.peak_bytes, self.failures, self.bad_frees) = (0, 0, 0);
+        self.slabs.store.forget_guard_failures();
         Ok(())
     }
 
@@ -371,6 +414,8 @@ impl Engine {
     fn empty_caches(&mut self) {
         let mut next = CacheBlockRef::listed(self.caches);
         while let Some(block) = next {
+            // The slots are taken back where they are.
+            while block.take_waiting().is_some() {}
             for class in block.class_caches() {
                 for magazine in class.strip() {
                     self.slabs.store.free_own(magazine.memory());
@@ -430,16 +475,38 @@ impl Engine {
         block
     }
 
-    /// The whole way, where nothing is kept ready that could be reclaimed.
+    /// The whole way in such a pool.
     pub(crate) fn alloc_uncached(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let allocated = self.alloc_block(layout, Owner::Caller);
+        let allocated = self.try_alloc_plain(layout);
         allocated.inspect_err(|_| self.count_failure(None))
+    }
+
+    /// As [`alloc_uncached`](Self::alloc_uncached); a failure is not counted.
+    pub(super) fn try_alloc_plain(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if layout.size() == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        let store = &mut self.slabs.store;
+        let allocated = store.alloc_heap(layout.size(), layout.align(), Owner::Caller);
+        self.note_found();
+        let block =
+            allocated?.and_then(NonNull::new).ok_or_else(|| self.no_block(layout.size()))?;
+        self.note_peak();
+        Ok(block)
+    }
+
+    /// Why the heap has no block for a request.
+    fn no_block(&self, requested: usize) -> AllocError {
+        if self.store().first_region().is_none() {
+            return AllocError::NotInitialised;
+        }
+        AllocError::OutOfMemory { requested, largest_free: self.largest_free() }
     }
 
     /// Frees in a pool that [is plain](Self::is_plain).
     #[inline(always)]
     pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        self.slabs.store.free(pointer.as_ptr())
+        self.slabs.store.free_plain(pointer.as_ptr())
     }
 
     /// What the caller holds at a pointer to a heap block, if it is live.
@@ -461,10 +528,11 @@ impl Engine {
         let (size, align) = (layout.size(), layout.align());
         let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
         let room = size.checked_add(harden.overhead()).ok_or(AllocError::TooLarge)?;
-        let allocated = self.slabs.store.alloc(room, align, owner);
-        if let Some(found) = self.slabs.store.take_found() {
-            self.note_damage(found);
-        }
+        let allocated = match owner {
+            Owner::Caller => self.slabs.store.alloc_object(room, align),
+            Owner::Pool => self.slabs.store.alloc(room, align, owner),
+        };
+        self.note_found();
         if let Some(payload) = allocated? {
             self.note_peak();
             if !harden.is_off() {
@@ -474,11 +542,14 @@ impl Engine {
             }
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }
-        if self.store().first_region().is_none() {
-            return Err(AllocError::NotInitialised);
-        }
-        let largest_free = self.largest_free();
-        Err(AllocError::OutOfMemory { requested: size, largest_free })
+        Err(self.no_block(size))
+    }
+
+    /// Frees a caller's heap block, which waits first in pools with quarantine.
+    pub(crate) fn free_block(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        let freed = self.slabs.store.free(pointer.as_ptr());
+        self.note_found();
+        freed
     }
 
     /// Resizes a heap block where it is; `None` if that cannot be.
@@ -541,6 +612,16 @@ impl Engine {
     pub(crate) fn cached(&self, class: ClassId) -> usize {
         let in_caches: usize = self.cache_blocks().map(|block| block.cached(class)).sum();
         self.depots[class.index()].cached() + in_caches
+    }
+
+    /// Slots of a class that wait, in all caches.
+    pub(crate) fn waiting(&self, class: ClassId) -> usize {
+        self.cache_blocks().map(|block| block.waiting(class)).sum()
+    }
+
+    /// Bytes of free heap blocks that do not wait.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.store().heap().counters().free_bytes - self.store().waiting().bytes()
     }
 
     /// The caches that have a block.

@@ -22,16 +22,18 @@ use super::{
     class_cache::ClassCache,
     engine::Engine,
     realloc::{Held, Mover, realloc},
+    waiting::{WaitingSlot, check_free},
 };
 use crate::{
     config::ClassId,
     error::{AllocError, BulkFreeError, Corruption, FreeError, ReallocError},
     harden::Harden,
     heap::Owner,
+    random::Random,
     slab::{
         PieceEntry, PieceKind, Signals, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
     },
-    units::{MIN_GRANULE, to_usize},
+    units::{MIN_GRANULE, to_u32, to_usize},
 };
 
 /// How a cache reaches the engine: through the pool's lock, or because it is behind it already.
@@ -62,8 +64,8 @@ pub(crate) struct CacheCore {
     quick: usize,
     signals: *const Signals,
     harden: Harden,
-    /// State of the generator that slots are shuffled with.
-    random: usize,
+    /// What slots are shuffled with.
+    random: Random,
     /// How often memory had run out when it last gave back what it held.
     drains: u32,
     /// Used under the lock only, so that others may empty it there.
@@ -98,7 +100,7 @@ impl CacheCore {
             quick: 0,
             signals: &raw const NO_SIGNALS,
             harden: Harden::NONE,
-            random: 1,
+            random: Random::new(1),
             drains: 0,
             shared,
             _own: PhantomData,
@@ -147,11 +149,11 @@ impl CacheCore {
         self.find_in(piece, addr, class)
     }
 
-    /// As [`find`](Self::find), in pools with flags too.
-    fn find_any(&self, addr: usize) -> Option<Found<'_>> {
+    /// As [`find`](Self::find), in pools with flags too, and the class's number.
+    fn find_any(&self, addr: usize) -> Option<(ClassId, Found<'_>)> {
         let piece = self.map.piece_of(addr)?;
-        let class = self.class(ClassId(piece.kind().as_class()?))?;
-        self.find_in(piece, addr, class)
+        let id = ClassId(piece.kind().as_class()?);
+        Some((id, self.find_in(piece, addr, self.class(id)?)?))
     }
 
     /// The live slot of a class, whose number is given too, that starts at an address.
@@ -252,7 +254,6 @@ impl CacheCore {
         self.alloc_slot_of(class?, Some(size), engine)
     }
 
-    #[cold]
     #[inline(never)]
     fn alloc_fixed_slow(
         &mut self,
@@ -290,7 +291,7 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Option<NonNull<u8>> {
         loop {
-            let random = self.next_random();
+            let random = self.harden.shuffles().then(|| self.random.next());
             let class = self.class(id)?;
             if class.is_empty() && self.may_keep() {
                 class.load_left();
@@ -307,19 +308,6 @@ impl CacheCore {
                 Err(found) => engine.with(|engine| engine.set_aside(id, found)),
             }
         }
-    }
-
-    /// A random number, if slots are to be shuffled (Marsaglia, 2003, "Xorshift RNGs": both triples have
-    /// the full period).
-    fn next_random(&mut self) -> Option<usize> {
-        const SHIFTS: [u32; 3] = if usize::BITS == 64 { [13, 7, 17] } else { [13, 17, 5] };
-        if !self.harden.shuffles() {
-            return None;
-        }
-        self.random ^= self.random << SHIFTS[0];
-        self.random ^= self.random >> SHIFTS[1];
-        self.random ^= self.random << SHIFTS[2];
-        Some(self.random)
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
@@ -381,6 +369,7 @@ impl CacheCore {
     fn reclaim(&mut self, error: AllocError, engine: &mut Engine) {
         let elsewhere = match error {
             AllocError::ClassLimit { class } => {
+                engine.end_waiting(self.block);
                 if let Some(cache) = self.class(class) {
                     engine.flush(class, cache);
                 }
@@ -433,7 +422,7 @@ impl CacheCore {
         self.drains = self.signals().drains.load(Relaxed);
         self.block = block;
         self.quick = if engine.harden().is_off() { block.count() } else { 0 };
-        self.random = engine.harden().seed(block.link().addr());
+        self.random = Random::new(engine.harden().seed(block.link().addr()));
         if self.shared {
             engine.shared = block.link();
         }
@@ -441,6 +430,7 @@ impl CacheCore {
 
     /// Gives back every cached slot, and lets others have the engine after each magazine.
     fn flush(&self, engine: &mut impl Backing) {
+        engine.with(|engine| engine.end_waiting(self.block));
         for (number, class) in (0..).zip(self.block.class_caches()) {
             while class.has_magazines() {
                 engine.with(|engine| engine.flush_one(ClassId(number), class));
@@ -605,7 +595,6 @@ impl CacheCore {
         self.free(pointer, Some(class), engine)
     }
 
-    #[cold]
     #[inline(never)]
     fn free_slow(
         &mut self,
@@ -613,18 +602,61 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        let class = expected.and_then(|id| self.class(id));
-        if let Some(found) = self.find_any(pointer.addr().get())
-            && (expected.is_none() || class.is_some_and(|class| core::ptr::eq(class, found.class)))
-            && let room = to_usize(found.class.room)
-            && let Ok(size) = check(self.harden, found.slot, room)
-            && (!found.class.is_full() || self.may_keep() && found.class.load_right())
+        if let Some((id, found)) = self.find_any(pointer.addr().get())
+            && expected.is_none_or(|expected| expected == id)
+            && let room = found.class.room
+            && let Ok(size) = check(self.harden, found.slot, to_usize(room))
         {
-            clear(self.harden, found.slot, room, size);
-            found.class.push(found.slot);
-            return Ok(());
+            if self.block.lets_wait(room) {
+                let freed = WaitingSlot { at: found.slot, room, class: id };
+                self.quarantine(freed, size, engine);
+                return Ok(());
+            }
+            if !found.class.is_full() || self.may_keep() && found.class.load_right() {
+                clear(self.harden, found.slot, to_usize(room), size);
+                found.class.push(found.slot);
+                return Ok(());
+            }
         }
         engine.with(|engine| engine.counted(|engine| self.free_to(pointer, expected, engine)))
+    }
+
+    /// Has a slot wait that can, in which an object of `size` bytes was; what has waited long enough is
+    /// ready again.
+    #[inline]
+    fn quarantine(&mut self, freed: WaitingSlot, size: usize, engine: &mut impl Backing) {
+        clear(self.harden, freed.at, to_usize(freed.room), size);
+        let left = self.block.admit(freed, &mut self.random);
+        let mut left = left.or_else(|| self.block.take_surplus(&mut self.random));
+        while let Some(waited) = left {
+            match waited.end(self.harden) {
+                Ok(slot) if self.push_ready(waited.class, slot) => {}
+                ended => engine.with(|engine| self.make_ready(waited.class, ended, engine)),
+            }
+            left = self.block.take_surplus(&mut self.random);
+        }
+    }
+
+    /// Makes a slot that has waited ready with the engine's help, or has it set aside.
+    #[cold]
+    #[inline(never)]
+    fn make_ready(
+        &mut self,
+        id: ClassId,
+        waited: Result<SlotRef, Corruption>,
+        engine: &mut Engine,
+    ) {
+        self.sync(engine);
+        match waited {
+            Ok(slot) => engine.make_ready(id, slot, self.class(id)),
+            Err(found) => engine.set_aside(id, found),
+        }
+    }
+
+    /// Makes a slot ready if one of its class's magazines has room.
+    fn push_ready(&self, id: ClassId, slot: SlotRef) -> bool {
+        let Some(class) = self.class(id) else { return false };
+        (!class.is_full() || self.may_keep() && class.load_right()) && class.push(slot)
     }
 
     /// Frees with the engine's help, or finds out what is wrong with the pointer.
@@ -642,7 +674,7 @@ impl CacheCore {
             if expected.is_some() {
                 return Err(FreeError::WrongClass { addr, actual: None });
             }
-            return engine.slabs.store.free(pointer.as_ptr());
+            return engine.free_block(pointer);
         };
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
@@ -651,6 +683,11 @@ impl CacheCore {
             (engine.harden(), engine.slabs.classes()[slot.class.index()].shape.room);
         let size = check(harden, slot.at, room)?;
         self.sync(engine);
+        if self.block.lets_wait(to_u32(room)) {
+            let freed = WaitingSlot { at: slot.at, room: to_u32(room), class: slot.class };
+            self.quarantine(freed, size, engine);
+            return Ok(());
+        }
         let class = self.class(slot.class);
         if let Some(class) = class {
             engine.spill(slot.class, class)?;
@@ -885,10 +922,8 @@ fn hand_out(
     size: usize,
 ) -> Result<NonNull<u8>, Corruption> {
     if !harden.is_off() {
+        check_free(harden, slot, room)?;
         // SAFETY: the slot is nobody's, and that long.
-        let checked = unsafe { harden.check_free(slot.start, room, |_| false) };
-        checked.inspect_err(|_| slot.state.store(SlotState::Damaged))?;
-        // SAFETY: as above.
         unsafe { harden.hand_out(slot.start, room, size) };
         // Whoever sees it live sees what stands behind it.
         fence(Release);
@@ -1018,16 +1053,22 @@ fn resize(
     Ok(true)
 }
 
-/// Grows a heap block downwards; not in a pool with flags, which would have to be kept for what it
-/// leaves behind.
+/// The last that can be done for a heap block for which there is no other place: grows it downwards; or, in
+/// a pool with flags, where what it would leave behind had to be kept, upwards, into what has waited there
+/// until memory ran out.
 fn slide(
     engine: &mut Engine,
     pointer: NonNull<u8>,
     held: &Held,
     new: Layout,
 ) -> Result<Option<NonNull<u8>>, FreeError> {
-    if held.is_slot || !engine.harden().is_off() {
+    if held.is_slot {
         return Ok(None);
+    }
+    if !engine.harden().is_off() {
+        let is_aligned = pointer.addr().get() & (new.align() - 1) == 0;
+        let grown = is_aligned && resize(engine, pointer, held, new.size())?;
+        return Ok(grown.then_some(pointer));
     }
     engine.slide_block(pointer, new.size(), new.align())
 }

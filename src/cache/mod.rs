@@ -9,6 +9,7 @@ mod engine;
 mod local_cache;
 mod magazine;
 mod realloc;
+mod waiting;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]

@@ -323,8 +323,9 @@ impl Heap {
         self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
+    /// The tag of a block that rests, verified.
     #[inline]
-    fn resting_tag(&self, block: Block) -> Result<Tag, Corruption> {
+    pub(crate) fn resting_tag(&self, block: Block) -> Result<Tag, Corruption> {
         let broken = Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag };
         if !self.bins.may_be_block(block) {
             return Err(broken);
@@ -454,6 +455,44 @@ impl Heap {
         self.resting.rest(self.bins.shape().bin(size), block, size);
         self.count_out(size, Owner::Caller);
         Ok(Freed::Done)
+    }
+
+    /// Frees a caller's block that waits in nobody's bin: it rests until it is [settled](Self::settle). As
+    /// [`free`](Self::free) otherwise.
+    pub(crate) fn free_to_wait(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        accept: impl FnOnce(),
+    ) -> Result<(), FreeError> {
+        let (block, tag) = self.live(payload, region, Owner::Caller)?;
+        self.above(block, tag)?;
+        accept();
+        block.set_tag(self.codec, Tag::resting(tag.size()).with_prev_free(tag.prev_is_free()));
+        self.count_out(tag.size(), Owner::Caller);
+        Ok(())
+    }
+
+    /// Keeps a block that rests for good, because it was found damaged.
+    pub(crate) fn retire_resting(&mut self, block: Block) {
+        self.damaged += 1;
+        if let Ok(tag) = self.resting_tag(block) {
+            self.count_in(tag.size(), Owner::Pool);
+            let used = Tag::used(tag.size()).with_prev_free(tag.prev_is_free());
+            block.set_tag(self.codec, used.with_internal(true));
+        }
+    }
+
+    /// Cuts a block of the pool's own in two; the upper one begins with the tag in front of `payload`, and
+    /// is `owner`'s. Both are blocks' sizes.
+    pub(crate) fn split_own(&mut self, lower: Block, tag: Tag, payload: *mut u8, owner: Owner) {
+        let upper = Block::of_payload(payload);
+        let below = upper.addr() - lower.addr();
+        let size = tag.size() - below;
+        upper.set_tag(self.codec, Tag::used(size).with_internal(owner == Owner::Pool));
+        lower.set_tag(self.codec, tag.with_size(below));
+        self.count_out(size, Owner::Pool);
+        self.count_in(size, owner);
     }
 
     /// Fills a block that becomes free as the flags say.

@@ -168,7 +168,9 @@ impl Resting {
 
     /// Ends the rest of a block of a bin, if it rests and is among the last few. O(1).
     pub(super) fn rouse_block(&mut self, bin: usize, block: Block, size: usize) -> bool {
-        if self.last(bin) == Some(block) {
+        // A block that rests elsewhere may be larger than those that rest here.
+        let Some(last) = self.last(bin) else { return false };
+        if last == block {
             self.rouse_last(bin, size);
             return true;
         }

@@ -74,8 +74,13 @@ pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
     }
     let in_heap =
         |addr: usize| store.region_of(addr).is_some_and(|entry| !entry.map().is_slab(addr));
-    if store.heap().validate_bins(in_heap)? != store.heap().counters().free_blocks {
+    store.check_waiting()?;
+    let in_bins = store.heap().validate_bins(in_heap)?;
+    if in_bins != store.heap().counters().free_blocks {
         return Err(counter(store.heap()));
+    }
+    if store.guards().is_some_and(|guards| !guards.are_counted()) {
+        return Err(Corruption { kind: CorruptionKind::Counter, ..counter(store) });
     }
     engine.class_ids().try_for_each(|class| check_depot(engine, class))
 }

@@ -18,10 +18,11 @@ const LOOKS: usize = 100;
 
 /// Checks a heap block, whose tag is verified.
 pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), Corruption> {
-    let (payload, room) = (block.payload(), tag.size() - WORD);
     if tag.is_internal() {
         return Ok(());
     }
+    let (payload, room) = (block.payload(), store.room(block, tag));
+    store.check_sides(block, tag)?;
     if tag.is_used() {
         // SAFETY: a live block that long.
         return unsafe { store.harden.check_seal(payload, room) }.map(drop);

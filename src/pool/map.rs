@@ -32,6 +32,8 @@ pub struct MapEntry {
 pub enum MapKind {
     /// A free heap block.
     Free,
+    /// A heap block that has been freed and waits ([`PoolFlags::QUARANTINE`](crate::PoolFlags)).
+    Quarantined,
     /// A heap block in a caller's hands.
     Live,
     /// The pool's own table.
@@ -52,6 +54,7 @@ impl fmt::Display for MapEntry {
         write!(f, "{:#014x} {:>10} ", self.addr, self.size)?;
         match self.kind {
             MapKind::Free => f.write_str("free"),
+            MapKind::Quarantined => f.write_str("freed, waits"),
             MapKind::Live => f.write_str("live"),
             MapKind::Metadata => f.write_str("metadata"),
             MapKind::Slab { class, slots, free } => {
@@ -123,7 +126,7 @@ impl<L: RawMutex> Iterator for Map<'_, L> {
             match walk.next() {
                 Some(Ok(Walked::Block(block, tag))) => {
                     self.position = Position::At(walk.position());
-                    return Some(block_entry(block, tag));
+                    return Some(block_entry(store, block, tag));
                 }
                 Some(Ok(Walked::Slabs { start, end })) => {
                     self.position = Position::Slabs(start, end, walk.position());
@@ -141,8 +144,9 @@ impl<L: RawMutex> Iterator for Map<'_, L> {
     }
 }
 
-fn block_entry(block: Block, tag: Tag) -> MapEntry {
+fn block_entry(store: &Store, block: Block, tag: Tag) -> MapEntry {
     let kind = match (tag.is_used(), tag.is_internal()) {
+        (false, _) if tag.is_resting() && store.waits(block) => MapKind::Quarantined,
         (false, _) => MapKind::Free,
         (true, true) => MapKind::Metadata,
         (true, false) => MapKind::Live,

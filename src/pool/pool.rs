@@ -18,9 +18,10 @@ use crate::{
     cache::{Backing, CacheCore, Engine, calls},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
+    guard::Guards,
     heap::Owner,
     lock::NoLock,
-    page_source::{CallerRegion, PageSource, Pages},
+    page_source::{CallerRegion, NoPages, PageSource, Pages},
     region::Region,
     slab::{MAX_CLASS_SIZE, Store},
     stats::{ClassStats, PoolStats},
@@ -188,16 +189,17 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         region: &'r mut [MaybeUninit<u8>],
     ) -> Result<(), ConfigError> {
         // SAFETY: the exclusive borrow lasts for `'r`, and the pool cannot outlive `'r`.
-        unsafe { self.take_over(config, borrowed(region), false) }
+        unsafe { self.take_over(config, borrowed(region), None::<&NoPages>) }
     }
 
     /// # Safety
-    /// The memory is valid, and the pool's alone as long as the pool lives; it is zero if `zeroed`.
+    /// The memory is valid, and the pool's alone as long as the pool lives; it is that of the pages, if
+    /// there are any.
     unsafe fn take_over(
         &self,
         config: &PoolConfig,
         memory: NonNull<[u8]>,
-        zeroed: bool,
+        pages: Option<&impl Pages>,
     ) -> Result<(), ConfigError> {
         let mut guarded = self.inner.lock();
         if guarded.engine.store().first_region().is_some() {
@@ -205,7 +207,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         }
         // SAFETY: the caller's promise.
         let region = unsafe { Region::new(memory) };
-        guarded.engine = new_engine(config, region, zeroed)?;
+        guarded.engine = new_engine(config, region, pages)?;
         guarded.shared = CacheCore::shared();
         guarded.on_leak = config.on_leak;
         Ok(())
@@ -441,21 +443,23 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     }
 
     /// Returns to the heap what the pool keeps ready: magazines in the depots and the shared
-    /// cache, and slabs without a live slot beyond the reserves; and merges the freed blocks that rest.
+    /// cache, and slabs without a live slot beyond the reserves; and merges the freed blocks that rest, or
+    /// wait.
     /// Returns the bytes that the heap got. O(slots that were cached), under the lock.
     pub fn defragment(&self) -> usize {
         self.shared(|cache, engine| {
-            let before = engine.store().heap().counters().free_bytes;
+            let before = engine.free_bytes();
             cache.close(engine);
             engine.reclaim();
             engine.slabs.store.settle_all();
-            engine.store().heap().counters().free_bytes.saturating_sub(before)
+            engine.free_bytes().saturating_sub(before)
         })
     }
 
     /// Has the platform back the pool's memory now, so that no first touch costs a page fault
     /// later: all mapped pages, or, in the caller's own regions, the free memory, which is
-    /// touched. Memory that is poisoned has been. O(pages), in the caller's regions under the lock.
+    /// touched. Memory that is poisoned has been. O(pages), in the caller's regions and in pools with
+    /// guards under the lock.
     ///
     /// # Errors
     /// [`PageError`] if the page source could not; everything works as before.
@@ -468,11 +472,13 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
                 region.touch(free);
             }
         });
-        drop(guarded);
-        match &self.pages {
-            Some(pages) => pages.prefault(0, pages.memory().len()),
-            None => Ok(()),
+        let Some(pages) = &self.pages else { return Ok(()) };
+        if let Some(guards) = guarded.engine.store().guards() {
+            // Under the lock, so that they stay where they are.
+            return guards.accessible().try_for_each(|run| pages.prefault(run.start, run.len()));
         }
+        drop(guarded);
+        pages.prefault(0, pages.memory().len())
     }
 
     /// Gives the platform back the pages behind free memory: their next use faults again. After a
@@ -636,7 +642,7 @@ impl<L: RawMutex, P: PageSource> Pool<'static, L, P> {
         if let Some(pages) = &pool.pages {
             // SAFETY: the contract of `Pages`: valid until the value is dropped, which the pool
             // does last, and used by nobody else.
-            unsafe { pool.take_over(config, pages.memory(), pages.is_zeroed())? };
+            unsafe { pool.take_over(config, pages.memory(), Some(pages))? };
         }
         Ok(pool)
     }
@@ -659,7 +665,11 @@ fn borrowed(region: &mut [MaybeUninit<u8>]) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(NonNull::from(region).cast(), len)
 }
 
-fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engine, ConfigError> {
+fn new_engine(
+    config: &PoolConfig,
+    region: Region,
+    pages: Option<&impl Pages>,
+) -> Result<Engine, ConfigError> {
     let alignment = config.alignment;
     if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT {
         return Err(ConfigError::BadAlignment { alignment });
@@ -667,7 +677,13 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     let classes = config.classes().ok_or(ConfigError::TooManyClasses)?;
     let granule = Granule::new(alignment);
     let key = pool_key(config.key, &region);
-    let store = Store::new(region, zeroed, granule, key, config.flags)?;
+    let zeroed = pages.is_some_and(Pages::is_zeroed);
+    let mut store = Store::new(region, zeroed, granule, key, config.flags)?;
+    if let Some(pages) = pages
+        && let Some(guards) = pages.guards()
+    {
+        store.guard_with(guards, pages.page_size());
+    }
     let mut engine = Engine::new(store, config.magazine, config.on_fault);
     if !config.flags.is_empty() {
         engine.serve_all();
@@ -702,13 +718,18 @@ const PRESET_SHARE: usize = 1024;
 fn stats_of(engine: &Engine) -> PoolStats {
     let heap = engine.store().heap();
     let counters = heap.counters();
+    let (waiting, guards) = (engine.store().waiting(), engine.store().guards());
     let mut stats = PoolStats {
         region_bytes: engine.store().region_bytes(),
         metadata_bytes: counters.internal_bytes,
         live_bytes: counters.live_bytes,
         live_objects: counters.live_objects,
         peak_bytes: engine.peak_bytes,
-        free_bytes: counters.free_bytes,
+        quarantined_bytes: waiting.bytes(),
+        quarantined_objects: waiting.len(),
+        guard_bytes: guards.map_or(0, Guards::bytes),
+        guard_failures: guards.map_or(0, |guards| guards.failures),
+        free_bytes: engine.free_bytes(),
         free_blocks: counters.free_blocks,
         largest_free: engine.largest_free(),
         slab_bytes: counters.span_bytes,
@@ -726,6 +747,9 @@ fn stats_of(engine: &Engine) -> PoolStats {
         stats.live_bytes += live * size;
         stats.cached_objects += cached;
         stats.cached_bytes += cached * size;
+        let waiting = engine.waiting(class);
+        stats.quarantined_objects += waiting;
+        stats.quarantined_bytes += waiting * size;
         stats.damaged_blocks += to_usize(engine.slabs.classes()[class.index()].damaged);
     }
     stats

@@ -1,5 +1,6 @@
 //! Layer 4, slabs: equal slots without headers, and the map that tells them from heap blocks.
 
+mod guarded;
 mod size_class;
 #[expect(clippy::module_inception, reason = "one slab, beside the map and the set of all")]
 mod slab;

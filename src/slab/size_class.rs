@@ -9,6 +9,7 @@ use super::{
 use crate::{
     config::{ClassId, SizeClass, WatermarkFn},
     error::ConfigError,
+    guard::Guards,
     units::{MIN_GRANULE, ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
 };
 
@@ -28,6 +29,17 @@ const WASTE_SHARE: usize = 64;
 /// pairs stay together.
 const COLOUR: usize = 128;
 
+/// What slabs are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabCut {
+    /// Bytes of a piece: slabs are multiples.
+    pub(crate) piece: usize,
+    /// Bytes that a slab should not exceed.
+    pub(crate) share: usize,
+    /// Bytes of the guard that slabs end with.
+    pub(crate) guard: usize,
+}
+
 /// How one class cuts its slabs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabShape {
@@ -45,17 +57,17 @@ pub(crate) struct SlabShape {
     pub(crate) pieces: u32,
     /// Slots per slab.
     pub(crate) slots: u32,
+    /// Bytes of the guard that a slab ends with.
+    pub(crate) guard: usize,
 }
 
 impl SlabShape {
-    /// The shape for objects as `class` describes with `overhead` bytes behind each, in slabs of
-    /// `piece` bytes or multiples, which should not exceed `share` bytes.
+    /// The shape for objects as `class` describes with `overhead` bytes behind each, in such slabs.
     pub(crate) fn new(
         class: &SizeClass,
         overhead: usize,
         granule: usize,
-        piece: usize,
-        share: usize,
+        cut: SlabCut,
     ) -> Result<Self, ConfigError> {
         let bad = ConfigError::BadClassSize { size: class.size };
         let room = round_up(class.size + overhead, granule).ok_or(bad)?;
@@ -63,7 +75,7 @@ impl SlabShape {
         let colour = if class.coloured { COLOUR.max(granule) } else { 0 };
         let stride = room + colour;
         let most = class.limit.min(to_usize(MAX_SLOTS));
-        let (pieces, slots) = Self::best_fit(stride, most, piece, share);
+        let (pieces, slots) = Self::best_fit(stride, most, cut);
         Ok(Self {
             size,
             room,
@@ -72,16 +84,19 @@ impl SlabShape {
             align: (1 << stride.trailing_zeros()).min(4096),
             pieces: to_u32(pieces),
             slots: to_u32(slots),
+            guard: cut.guard,
         })
     }
 
     /// Pieces and slots of the smallest slab that has enough slots, `most_slots` at most, and little
     /// left over; failing that, of the one with the least left over.
-    fn best_fit(stride: usize, most_slots: usize, piece: usize, share: usize) -> (usize, usize) {
-        let least = stride.div_ceil(piece);
+    fn best_fit(stride: usize, most_slots: usize, cut: SlabCut) -> (usize, usize) {
+        let SlabCut { piece, share, guard } = cut;
+        let least = (stride + guard).max(Guards::least_slab(guard)).div_ceil(piece);
         let most = (share.min(MAX_SLAB) / piece).max(least);
-        let slots = |pieces: usize| (pieces * piece / stride).min(most_slots);
-        let waste = |pieces: usize| pieces * piece - slots(pieces) * stride;
+        let room = |pieces: usize| pieces * piece - guard;
+        let slots = |pieces: usize| (room(pieces) / stride).min(most_slots);
+        let waste = |pieces: usize| room(pieces) - slots(pieces) * stride;
         let enough = SLOTS_WANTED.min(most_slots);
         let good = |pieces: &usize| {
             slots(*pieces) >= enough && waste(*pieces) * WASTE_SHARE <= pieces * piece
@@ -323,6 +338,10 @@ fn link_by_size(classes: &mut [Class], number: usize) {
 mod tests {
     use super::*;
 
+    fn cut(piece: usize, share: usize) -> SlabCut {
+        SlabCut { piece, share, guard: 0 }
+    }
+
     #[test]
     fn buckets_ascend_and_know_their_smallest_size() {
         let mut previous = 0;
@@ -341,7 +360,7 @@ mod tests {
     #[test]
     fn slabs_waste_little_and_stay_within_their_share() {
         for size in (16..=9000).step_by(8) {
-            let shape = SlabShape::new(&SizeClass::new(size), 0, 16, 65536, 1 << 20).unwrap();
+            let shape = SlabShape::new(&SizeClass::new(size), 0, 16, cut(65536, 1 << 20)).unwrap();
             let bytes = shape.slab_bytes(65536);
             let used = to_usize(shape.slots) * to_usize(shape.stride);
             assert!((bytes - used) * 64 <= bytes, "{size}: {used} of {bytes}");
@@ -353,7 +372,7 @@ mod tests {
     fn slabs_have_no_more_slots_than_the_limit() {
         for (size, limit, bytes) in [(12_000, 1, 12_288), (1500, 16, 24_064), (64, 3, 512)] {
             let class = SizeClass::new(size).limit(limit);
-            let shape = SlabShape::new(&class, 0, 16, 512, 64 << 10).unwrap();
+            let shape = SlabShape::new(&class, 0, 16, cut(512, 64 << 10)).unwrap();
             assert_eq!(to_usize(shape.slots), limit);
             assert_eq!(shape.slab_bytes(512), bytes);
         }
@@ -362,7 +381,7 @@ mod tests {
     #[test]
     fn coloured_slots_do_not_repeat_in_the_cache_sets() {
         let shape =
-            SlabShape::new(&SizeClass::new(2048).coloured(), 0, 16, 65536, 1 << 20).unwrap();
+            SlabShape::new(&SizeClass::new(2048).coloured(), 0, 16, cut(65536, 1 << 20)).unwrap();
         assert_eq!(shape.stride, 2176);
         assert_eq!(shape.size, 2048);
     }

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::{
-    size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape},
+    size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabCut, SlabShape},
     slab::{GROUP, Home, Slab, SlabParts, SlotRef},
     slab_map::{PieceEntry, PieceKind},
     store::Store,
@@ -105,7 +105,8 @@ impl Slabs {
         let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
         let share = self.store.region_bytes() / SLAB_SHARE;
         let overhead = self.store.harden.overhead();
-        let shape = SlabShape::new(declared, overhead, granule, piece, share)?;
+        let guard = self.store.guards().map_or(0, |guards| guards.slab_guard(share, piece));
+        let shape = SlabShape::new(declared, overhead, granule, SlabCut { piece, share, guard })?;
         let class = ClassId(to_u8(self.classes.len()));
         self.classes.push(&mut self.store, Class::new(declared, shape, class.0))?;
         if let Err(error) = self.carve_reserve(class) {
@@ -247,6 +248,9 @@ impl Slabs {
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned as asked for.
         let slab = unsafe { Slab::new(memory, parts) };
         map.set_slab(span.start.addr(), pieces, PieceKind::class(class.0), slab.states());
+        if let Some(guard) = self.guard_of(class, span.start.addr()) {
+            self.store.set_guard(guard);
+        }
         let entry = &mut self.classes[class.index()];
         entry.slabs += 1;
         if let Some(list) = entry.list(slab.home()) {
@@ -255,16 +259,30 @@ impl Slabs {
         Ok(true)
     }
 
-    /// Gives an empty slab back to the heap.
+    /// Where the guard of a slab is that starts at an address. Guards are in the first region only.
+    fn guard_of(&self, class: ClassId, start: usize) -> Option<usize> {
+        let shape = self.classes[class.index()].shape;
+        let has = shape.guard > 0 && self.store.guards().is_some_and(|guards| guards.covers(start));
+        has.then(|| start + shape.slab_bytes(self.store.piece_bytes()) - shape.guard)
+    }
+
+    /// Gives an empty slab back to the heap; not if its guard cannot be taken down.
     fn release(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
         debug_assert!(slab.is_empty());
         let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
         let (start, pieces) = (slab.first(), slab.pieces());
         let map = *self.store.region_of(start.addr()).ok_or(lost)?.map();
         let len = to_usize(pieces) * self.store.piece_bytes();
+        let guard = self.guard_of(class, start.addr());
+        if guard.is_some_and(|guard| !self.store.unset_guard(guard)) {
+            return Err(lost);
+        }
         map.set_kind(start.addr(), pieces, PieceKind::HEAP);
         if let Err(broken) = self.store.put_span(Span { start, len }) {
             map.set_kind(start.addr(), pieces, PieceKind::class(class.0));
+            if let Some(guard) = guard {
+                self.store.set_guard(guard);
+            }
             return Err(broken);
         }
         let entry = &mut self.classes[class.index()];
@@ -300,7 +318,7 @@ impl Slabs {
             }
         }
         for class in self.classes.iter() {
-            let bytes = class.shape.slab_bytes(self.store.piece_bytes());
+            let bytes = class.shape.slab_bytes(self.store.piece_bytes()) - class.shape.guard;
             let listed = class.partial.iter().chain(class.idle.iter());
             for slab in listed.filter(|slab| slab.is_empty()) {
                 let start = slab.first().addr();
@@ -341,7 +359,7 @@ impl Slabs {
         let taken = slab.slots() - slab.free();
         entry.out -= taken;
         self.out_bytes -= to_usize(taken) * entry.shape.size;
-        let len = entry.shape.slab_bytes(self.store.piece_bytes());
+        let len = entry.shape.slab_bytes(self.store.piece_bytes()) - entry.shape.guard;
         self.store.fill_span(Span { start: slab.first(), len });
         self.relist(class, slab, || slab.free_all());
         Ok(())

@@ -7,12 +7,15 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
-use super::{slab_map::SlabMap, walk::Walk};
+use super::{guarded::Sides, slab_map::SlabMap, walk::Walk};
 use crate::{
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     flags::PoolFlags,
+    guard::{GuardPages, Guards},
     harden::Harden,
     heap::{Block, Freed, Heap, Owner, Span},
+    quarantine::{Bounds, Quarantine, Waits},
+    random::Random,
     region::Region,
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
 };
@@ -94,10 +97,23 @@ impl Signals {
     }
 }
 
+/// A freed block of the heap that waits, and rests meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitingBlock {
+    block: Block,
+    size: usize,
+}
+
+impl Waits for WaitingBlock {
+    fn bytes(&self) -> usize {
+        self.size
+    }
+}
+
 /// The heap and the regions it covers.
 #[derive(Debug)]
 pub(crate) struct Store {
-    heap: Heap,
+    pub(super) heap: Heap,
     first: *mut RegionEntry,
     /// `log2` of the piece size, once there are maps.
     piece_log2: Option<u32>,
@@ -105,6 +121,11 @@ pub(crate) struct Store {
     /// the links and the footer of the free block that it lies in.
     zeroed: bool,
     pub(crate) harden: Harden,
+    /// Blocks of the heap that wait.
+    waiting: Quarantine<WaitingBlock>,
+    random: Random,
+    /// The guards in the first region, if it has any.
+    pub(super) guards: Option<Guards>,
     /// Damage that was come by, until it is reported.
     found: Option<Corruption>,
 }
@@ -121,6 +142,9 @@ impl Store {
             piece_log2: None,
             zeroed: false,
             harden: Harden::NONE,
+            waiting: Quarantine::NONE,
+            random: Random::new(1),
+            guards: None,
             found: None,
         }
     }
@@ -136,13 +160,70 @@ impl Store {
         let harden = Harden::new(flags, key);
         let (heap, first_tag) = Heap::new(region, granule, key, harden)?;
         let zeroed = zeroed && !harden.poisons();
-        let mut store =
-            Self { heap, first: null_mut(), piece_log2: None, zeroed, harden, found: None };
+        let random = Random::new(harden.seed(region.start()));
+        let mut store = Self { heap, zeroed, harden, random, ..Self::empty() };
         store.first = store.new_entry(region, first_tag)?;
+        store.waiting =
+            store.new_quarantine().ok_or(ConfigError::RegionTooSmall { bytes: region.len() })?;
         if store.heap.largest_free() == 0 {
             return Err(ConfigError::RegionTooSmall { bytes: region.len() });
         }
         Ok(store)
+    }
+
+    fn new_quarantine(&mut self) -> Option<Quarantine<WaitingBlock>> {
+        let bounds = self.waiting_bounds();
+        if bounds.is_nothing() {
+            return Some(Quarantine::NONE);
+        }
+        let bytes = bounds.ring_bytes::<WaitingBlock>();
+        let ring = self.heap.alloc(bytes, 1, Owner::Pool).ok()??;
+        // SAFETY: the heap gave that many bytes, aligned to two words, and nobody else has them.
+        Some(unsafe { Quarantine::new(ring, bounds) })
+    }
+
+    /// How much may wait in one quarantine.
+    pub(crate) fn waiting_bounds(&self) -> Bounds {
+        match self.first_region() {
+            Some(first) if self.harden.quarantines() => Bounds::of(first.region.len()),
+            _ => Bounds::NOTHING,
+        }
+    }
+
+    /// Has the first region guards from now on, pages of `page` bytes, if that is wanted and makes sense.
+    pub(crate) fn guard_with(&mut self, pages: &'static dyn GuardPages, page: usize) {
+        let Some(region) = self.first_region().map(|first| first.region) else { return };
+        if !self.harden.guards() || !page.is_power_of_two() || page < self.granule().bytes() {
+            return;
+        }
+        let bytes = Guards::map_bytes(&region, page);
+        let Ok(Some(map)) = self.heap.alloc(bytes, 1, Owner::Pool) else { return };
+        // SAFETY: the heap gave that many bytes, aligned to two words, and nobody else has them.
+        self.guards = Some(unsafe { Guards::new(pages, page, region, map) });
+    }
+
+    /// The guards, if there can be any.
+    pub(crate) fn guards(&self) -> Option<&Guards> {
+        self.guards.as_ref()
+    }
+
+    /// The blocks that wait.
+    pub(crate) fn waiting(&self) -> &Quarantine<WaitingBlock> {
+        &self.waiting
+    }
+
+    /// Whether a block that rests waits.
+    pub(crate) fn waits(&self, block: Block) -> bool {
+        self.waiting.iter().any(|waiting| waiting.block == block)
+    }
+
+    /// Checks what waits against the tags. O(blocks that wait).
+    pub(crate) fn check_waiting(&self) -> Result<(), Corruption> {
+        self.waiting.iter().try_for_each(|WaitingBlock { block, size }| {
+            let broken = Corruption { addr: block.addr(), kind: CorruptionKind::BlockLinks };
+            let fits = self.heap.resting_tag(block).is_ok_and(|tag| tag.size() == size);
+            if fits { Ok(()) } else { Err(broken) }
+        })
     }
 
     /// Ends the set-up: from now on free memory may hold anything.
@@ -300,9 +381,8 @@ impl Store {
         })
     }
 
-    /// Allocates a heap block; see [`Heap::alloc`]. Blocks that rest are merged before it gives up; a
-    /// block that was written to while it was free is set aside.
-    #[inline]
+    /// Allocates a heap block; see [`alloc_heap`](Self::alloc_heap). What waits is merged before it gives up;
+    /// a block that was written to while it was free is set aside.
     pub(crate) fn alloc(
         &mut self,
         size: usize,
@@ -310,14 +390,28 @@ impl Store {
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
         loop {
-            let block = match self.heap.alloc(size, align, owner)? {
-                None if self.settle_all() => self.heap.alloc(size, align, owner)?,
+            let block = match self.alloc_heap(size, align, owner)? {
+                None if self.make_free(size) => self.heap.alloc(size, align, owner)?,
                 allocated => allocated,
             };
             match block {
                 Some(block) if self.harden.poisons() && !self.is_intact(block, owner) => {}
                 _ => return Ok(block),
             }
+        }
+    }
+
+    /// Allocates a heap block in a pool without flags; see [`Heap::alloc`]. Blocks that rest are merged
+    /// before it gives up.
+    pub(crate) fn alloc_heap(
+        &mut self,
+        size: usize,
+        align: usize,
+        owner: Owner,
+    ) -> Result<Option<*mut u8>, Corruption> {
+        match self.heap.alloc(size, align, owner)? {
+            None if self.settle_all() => self.heap.alloc(size, align, owner),
+            allocated => Ok(allocated),
         }
     }
 
@@ -351,11 +445,21 @@ impl Store {
         checked.is_ok()
     }
 
+    /// The region whose heap a block at an address would be in.
+    fn heap_region(&self, addr: usize) -> Result<Region, FreeError> {
+        let region = self.owner_of(addr)?.region;
+        // Its tag may be looked at.
+        if self.guards.as_ref().is_some_and(|guards| guards.is_guard(addr.wrapping_sub(WORD))) {
+            return Err(FreeError::NotABlock { addr });
+        }
+        Ok(region)
+    }
+
     /// Bytes that a live block has for its owner.
     pub(crate) fn room_of(&self, payload: *mut u8, owner: Owner) -> Result<usize, FreeError> {
-        let addr = payload.addr();
-        let region = self.owner_of(addr)?.region;
-        self.heap.live(region.at(addr), &region, owner).map(|(_, tag)| tag.size() - WORD)
+        let region = self.heap_region(payload.addr())?;
+        let (block, tag) = self.heap.live(region.at(payload.addr()), &region, owner)?;
+        Ok(self.room(block, tag))
     }
 
     /// Merges every block that rests; `false` if there was none. O(blocks that rest).
@@ -372,6 +476,48 @@ impl Store {
         true
     }
 
+    /// Merges every block that rests, and ends all waiting if a request for `size` bytes could be served
+    /// at all; `false` if there was none. O(bins + blocks that wait).
+    fn make_free(&mut self, size: usize) -> bool {
+        let settled = self.settle_all();
+        let waited = self.waiting.len() > 0 && size <= self.region_bytes();
+        if waited {
+            self.end_waiting();
+        }
+        settled || waited
+    }
+
+    /// Merges every block that waits. O(blocks that wait).
+    pub(crate) fn end_waiting(&mut self) {
+        while let Some(waited) = self.waiting.take_oldest() {
+            self.end_wait(waited);
+        }
+    }
+
+    /// Merges a block that has waited, unless it was written to: then it is kept for good.
+    fn end_wait(&mut self, WaitingBlock { block, .. }: WaitingBlock) {
+        if let Err(found) = self.try_end_wait(block) {
+            self.found = Some(found);
+            self.heap.retire_resting(block);
+        }
+    }
+
+    fn try_end_wait(&mut self, block: Block) -> Result<(), Corruption> {
+        let tag = self.heap.resting_tag(block)?;
+        // SAFETY: a block that rests is nobody's, and that long.
+        unsafe { self.harden.check_free(block.payload(), self.room(block, tag), |_| false) }?;
+        match self.sides(block, tag)? {
+            None => self.settle(block),
+            Some(sides) if self.take_down(sides) => {
+                self.settle(block);
+                self.free_own(sides.front.payload());
+            }
+            // Its guards cannot be removed.
+            Some(_) => self.heap.retire_resting(block),
+        }
+        Ok(())
+    }
+
     /// Merges a block whose rest has ended.
     fn settle(&mut self, block: Block) {
         if let Some(region) = self.region_of(block.addr()).map(|entry| entry.region) {
@@ -380,11 +526,65 @@ impl Store {
     }
 
     /// Frees a caller's heap block. Slots are not heap blocks: the caller has looked at the map.
-    #[inline(always)]
     pub(crate) fn free(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let addr = payload.addr();
-        let region = self.owner_of(addr)?.region;
-        self.free_in(region.at(addr), &region, Owner::Caller)
+        let region = self.heap_region(addr)?;
+        let payload = region.at(addr);
+        if !self.harden.quarantines() {
+            return self.free_now(payload, &region);
+        }
+        let (block, tag) = self.heap.live(payload, &region, Owner::Caller)?;
+        if !self.waiting.holds(tag.size()) {
+            return self.free_now(payload, &region);
+        }
+        // What stands in the way of a later end shows now.
+        self.sides(block, tag)?;
+        let (harden, room) = (self.harden, self.room(block, tag));
+        // SAFETY: called once nothing can fail any more: the block is live, that long, and given up.
+        let accept = || unsafe { harden.fill_free(payload, room, room) };
+        self.heap.free_to_wait(payload, &region, accept)?;
+        let freed = WaitingBlock { block, size: tag.size() };
+        if let Some(waited) = self.waiting.admit(freed, &mut self.random) {
+            self.end_wait(waited);
+        }
+        while let Some(waited) = self.waiting.take_surplus(&mut self.random) {
+            self.end_wait(waited);
+        }
+        Ok(())
+    }
+
+    /// Frees a caller's heap block in a pool without flags.
+    #[inline(always)]
+    pub(crate) fn free_plain(&mut self, payload: *mut u8) -> Result<(), FreeError> {
+        let region = self.owner_of(payload.addr())?.region;
+        self.free_in(region.at(payload.addr()), &region, Owner::Caller)
+    }
+
+    /// Frees a caller's heap block that does not wait.
+    fn free_now(&mut self, payload: *mut u8, region: &Region) -> Result<(), FreeError> {
+        if self.guards.is_some() {
+            let (block, tag) = self.heap.live(payload, region, Owner::Caller)?;
+            if let Some(sides) = self.sides(block, tag)? {
+                return self.free_between(payload, region, sides);
+            }
+        }
+        self.free_in(payload, region, Owner::Caller)
+    }
+
+    /// Frees a caller's heap block that lies between guards.
+    fn free_between(
+        &mut self,
+        payload: *mut u8,
+        region: &Region,
+        sides: Sides,
+    ) -> Result<(), FreeError> {
+        if !self.take_down(sides) {
+            self.heap.retire(payload, Owner::Caller);
+            return Ok(());
+        }
+        self.free_in(payload, region, Owner::Caller).inspect_err(|_| self.put_up(sides))?;
+        self.free_own(sides.front.payload());
+        Ok(())
     }
 
     #[inline(always)]
@@ -415,7 +615,19 @@ impl Store {
         new_size: usize,
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
-        let region = self.owner_of(addr)?.region;
+        let region = self.heap_region(addr)?;
+        if let Some(guards) = &self.guards {
+            let (block, tag) = self.heap.live(region.at(addr), &region, Owner::Caller)?;
+            let room = self.room(block, tag);
+            let is_between = room < tag.size() - WORD;
+            if is_between && new_size <= room {
+                return Ok(Some(room));
+            }
+            // Only a new block gets guards, or takes them along.
+            if is_between || (new_size > room && guards.is_large(new_size)) {
+                return Ok(None);
+            }
+        }
         if let Some(roused) = self.heap.rouse_above(region.at(addr), &region) {
             self.settle(roused);
         }
@@ -430,7 +642,11 @@ impl Store {
         align: usize,
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
-        let region = self.owner_of(addr)?.region;
+        let region = self.heap_region(addr)?;
+        if self.guards.is_some() {
+            // The block below may be a guard's, or what it leaves behind one.
+            return Ok(None);
+        }
         self.heap.slide(region.at(addr), &region, new_size, align)
     }
 
@@ -450,7 +666,7 @@ impl Store {
             let region = unsafe { &*region };
             let mut walk = Walk::new(self, region).position();
             while let Some((live, behind)) = Walk::at(self, region, walk).next_live()? {
-                let freed = self.free(live.payload());
+                let freed = self.free_now(live.payload(), &region.region);
                 let broken = Corruption { addr: live.addr(), kind: CorruptionKind::BlockTag };
                 freed.map_err(|_| broken)?;
                 walk = Some(behind);
@@ -477,7 +693,7 @@ impl Store {
                 .is_some_and(|entry| entry.map.is_slab(addr))
         };
         match self.heap.take_span(len, align, is_slab)? {
-            None if self.settle_all() => self.heap.take_span(len, align, is_slab),
+            None if self.make_free(len) => self.heap.take_span(len, align, is_slab),
             taken => Ok(taken),
         }
     }

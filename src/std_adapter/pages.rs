@@ -3,10 +3,11 @@
 
 use core::ptr::NonNull;
 
-use libmempool_std::{Mapping, MmapPages, Protection};
+use libmempool_std::{GuardMethod, Mapping, MmapPages};
 
 use crate::{
     error::PageError,
+    guard::GuardPages,
     page_source::{PageSource, Pages},
 };
 
@@ -37,10 +38,24 @@ unsafe impl Pages for Mapping {
         unsafe { self.discard(offset, len) }.map(|_| ()).map_err(PageError::from)
     }
 
-    unsafe fn protect(&self, offset: usize, len: usize, accessible: bool) -> Result<(), PageError> {
-        let protection = if accessible { Protection::ReadWrite } else { Protection::NoAccess };
+    fn guards(&self) -> Option<&'static dyn GuardPages> {
+        Some(match self.guard_method() {
+            GuardMethod::Advice => &GuardMethod::Advice,
+            GuardMethod::Protection => &GuardMethod::Protection,
+        })
+    }
+}
+
+// SAFETY: the system's calls change access to the pages and their contents, and nothing else.
+unsafe impl GuardPages for GuardMethod {
+    unsafe fn install(&self, pages: NonNull<[u8]>) -> Result<(), PageError> {
         // SAFETY: the caller's promise.
-        unsafe { self.protect(offset, len, protection) }.map_err(PageError::from)
+        unsafe { GuardMethod::install(*self, pages) }.map_err(PageError::from)
+    }
+
+    unsafe fn remove(&self, pages: NonNull<[u8]>) -> Result<(), PageError> {
+        // SAFETY: the caller's promise.
+        unsafe { GuardMethod::remove(*self, pages) }.map_err(PageError::from)
     }
 }
 

@@ -38,8 +38,8 @@
 //! # Map of the source
 //!
 //! Each file may use only those above it: `error`, `huge`, `report` are plain values; `sys` wraps
-//! each system call once; `mapping` owns mapped memory; `mmap` decides what to map; `mutex`,
-//! `random`, `thread` and `valgrind` stand alone. `unsafe` is allowed in `sys`, `mapping`, `mmap`,
+//! each system call once; `guard` makes pages inaccessible; `mapping` owns mapped memory; `mmap` decides what to map; `mutex`,
+//! `random`, `thread` and `valgrind` stand alone. `unsafe` is allowed in `sys`, `guard`, `mapping`, `mmap`,
 //! `mutex`, `thread` and `valgrind`.
 
 #![no_std]
@@ -50,6 +50,7 @@
 compile_error!("libmempool-std supports Linux with glibc or musl only");
 
 mod error;
+mod guard;
 mod huge;
 mod mapping;
 mod mmap;
@@ -61,6 +62,7 @@ mod thread;
 pub mod valgrind;
 
 pub use error::PageError;
+pub use guard::GuardMethod;
 pub use huge::{HugePageSize, HugePages};
 pub use mapping::{Discarded, Mapping, Protection, RawMapping};
 pub use mmap::MmapPages;

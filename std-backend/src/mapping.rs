@@ -6,6 +6,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::error::PageError;
+use crate::guard::GuardMethod;
 use crate::report::{HugeObtained, PageReport};
 use crate::sys;
 
@@ -33,6 +34,8 @@ pub struct RawMapping {
     base: NonNull<u8>,
     guard: usize,
     report: PageReport,
+    /// How pages inside are made guards, if somebody has asked for that.
+    guard_method: Option<GuardMethod>,
 }
 
 // SAFETY: The value is an address and numbers; what others may do with the memory is settled by
@@ -113,7 +116,7 @@ impl Mapping {
     pub(crate) unsafe fn new(base: NonNull<u8>, guard: usize, report: PageReport) -> Self {
         debug_assert!(report.bytes > 0 && report.bytes.is_multiple_of(report.page_size));
         debug_assert!(base.addr().get().is_multiple_of(report.page_size));
-        Self { raw: RawMapping { base, guard, report } }
+        Self { raw: RawMapping { base, guard, report, guard_method: None } }
     }
 
     /// Forgets the owner: the memory stays mapped until [`from_raw`](Self::from_raw) takes it
@@ -165,6 +168,18 @@ impl Mapping {
     #[must_use]
     pub const fn report(&self) -> PageReport {
         self.raw.report
+    }
+
+    /// How single pages of it are made guards: as was [asked for](crate::MmapPages::guard_method), or the
+    /// best way that the system has for such pages.
+    #[must_use]
+    pub fn guard_method(&self) -> GuardMethod {
+        self.raw.guard_method.unwrap_or_else(|| GuardMethod::best(self.keeps_its_pages()))
+    }
+
+    /// Notes how pages are to be made guards.
+    pub(crate) fn note_guard_method(&mut self, method: Option<GuardMethod>) {
+        self.raw.guard_method = method;
     }
 
     /// Makes every page of a range resident and writable, so that its next use does not wait for
@@ -367,7 +382,7 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        let RawMapping { base, guard, report } = self.raw;
+        let RawMapping { base, guard, report, .. } = self.raw;
         let start = base.as_ptr().wrapping_sub(guard);
         // SAFETY: By I1 the span is ours, and whoever uses the memory keeps its owner.
         // If the system refuses (unmapping can split a mapping in two, and their number is

@@ -5,6 +5,7 @@
 use core::ptr::NonNull;
 
 use crate::error::PageError;
+use crate::guard::GuardMethod;
 use crate::huge::{HugePageSize, HugePages};
 use crate::mapping::Mapping;
 use crate::report::{HugeObtained, PageReport};
@@ -34,6 +35,7 @@ pub struct MmapPages {
     lock_memory: bool,
     guard_pages: bool,
     overcommit: bool,
+    guard_method: Option<GuardMethod>,
 }
 
 impl MmapPages {
@@ -45,6 +47,7 @@ impl MmapPages {
             lock_memory: false,
             guard_pages: true,
             overcommit: false,
+            guard_method: None,
         }
     }
 
@@ -91,6 +94,21 @@ impl MmapPages {
         self
     }
 
+    /// How pages inside the memory are made guards when somebody asks for that, instead of the best way
+    /// that the system has.
+    ///
+    /// ```
+    /// use libmempool_std::{GuardMethod, MmapPages};
+    ///
+    /// let mapping = MmapPages::new().guard_method(GuardMethod::Protection).map(1 << 20)?;
+    /// assert_eq!(mapping.guard_method(), GuardMethod::Protection);
+    /// # Ok::<(), libmempool_std::PageError>(())
+    /// ```
+    pub const fn guard_method(mut self, method: GuardMethod) -> Self {
+        self.guard_method = Some(method);
+        self
+    }
+
     /// Maps at least `size` bytes, zeroed: rounded up to small pages, or to the huge page where
     /// explicit ones are obtained.
     ///
@@ -110,6 +128,7 @@ impl MmapPages {
             return Err(PageError::ZeroSize);
         }
         let mut mapping = self.obtain(size)?;
+        mapping.note_guard_method(self.guard_method);
         if self.prefault {
             mapping.prefault_all()?;
         }

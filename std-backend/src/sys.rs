@@ -142,6 +142,29 @@ pub(crate) unsafe fn deny_access(start: *mut u8, len: usize) -> Result<(), PageE
     checked("mprotect", returned)
 }
 
+/// Makes pages guards, which Linux 6.13 and later can, older ones refuse with `EINVAL`. Their contents are
+/// lost.
+///
+/// # Safety
+/// The caller owns the pages, and nobody accesses them until [`remove_guard`].
+pub(crate) unsafe fn install_guard(start: *mut u8, len: usize) -> Result<(), PageError> {
+    const MADV_GUARD_INSTALL: c_int = 102;
+    // SAFETY: The caller owns the pages, and nobody accesses them.
+    let returned = unsafe { libc::madvise(start.cast(), len, MADV_GUARD_INSTALL) };
+    checked("madvise(MADV_GUARD_INSTALL)", returned)
+}
+
+/// Makes guards pages again, which read as zero; others stay as they are.
+///
+/// # Safety
+/// The caller owns the pages.
+pub(crate) unsafe fn remove_guard(start: *mut u8, len: usize) -> Result<(), PageError> {
+    const MADV_GUARD_REMOVE: c_int = 103;
+    // SAFETY: The caller owns the pages; access is only added.
+    let returned = unsafe { libc::madvise(start.cast(), len, MADV_GUARD_REMOVE) };
+    checked("madvise(MADV_GUARD_REMOVE)", returned)
+}
+
 /// Locks pages into memory, which populates them.
 pub(crate) fn lock(start: *mut u8, len: usize) -> Result<(), PageError> {
     // SAFETY: Locking changes neither the contents nor the access of any page, so that it is

@@ -31,7 +31,7 @@ pub fn run(seed: u64, say: &mut dyn FnMut(&str)) {
     let pool = pool.map(FaultySource::new(Faults::every(0)), setup.bytes).expect("enough memory");
     let mapped = Mapped::new(pool, MAGAZINE, &classes);
     let mut model = Model::new(&[mapped_range(&mapped.pool)], setup.alignment);
-    model.sealed = flags.contains(PoolFlags::CANARY);
+    model.flags = flags;
     let mut session = Session::new(&mapped.pool, &setup, &mut model);
     for _ in 0..20 + rng.below(200) {
         session.apply(random_op(&mut rng));

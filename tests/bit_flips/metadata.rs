@@ -24,6 +24,7 @@ pub enum Kind {
     FreeFooter,
     Bins,
     RegionEntry,
+    WaitingBlocks,
     SlabMap,
     ClassTable,
     DepotTable,
@@ -42,6 +43,7 @@ impl Kind {
         Self::FreeFooter,
         Self::Bins,
         Self::RegionEntry,
+        Self::WaitingBlocks,
         Self::SlabMap,
         Self::ClassTable,
         Self::DepotTable,
@@ -71,8 +73,10 @@ impl Mapped {
     /// Adds the classes to a pool without any, whose magazines hold this many slots.
     pub fn new(pool: SmallPool, magazine: usize, classes: &[SizeClass]) -> Self {
         let mut mapped = Self { pool, magazine, tables: Vec::new() };
-        let region_entry = mapped.internal_blocks();
-        mapped.note(&[Kind::RegionEntry], region_entry);
+        let first = mapped.internal_blocks();
+        // Blocks wait in pools with quarantine only.
+        let kinds = &[Kind::RegionEntry, Kind::WaitingBlocks][..first.len()];
+        mapped.note(kinds, first);
         for (index, &class) in classes.iter().enumerate() {
             let before = mapped.internal_blocks();
             mapped.pool.add_size_class(class).expect("there is room");

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use libmempool::{PageSource, Pool, PoolFlags};
+use libmempool::{PageSource, Pool};
 use lock_api::RawMutex;
 
 use super::{Model, Op, Setup, Suite, run_ops};
@@ -21,7 +21,7 @@ impl<I: Iterator<Item = Op>> Suite for AgainstModel<I> {
         regions: &[Range<usize>],
     ) {
         let mut model = Model::new(regions, setup.alignment);
-        model.sealed = setup.flags.contains(PoolFlags::CANARY);
+        model.flags = setup.flags;
         run_ops(&mut pool, setup, &mut model, &mut self.ops, self.every_step);
     }
 }

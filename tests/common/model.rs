@@ -2,7 +2,7 @@
 
 use std::{alloc::Layout, collections::BTreeMap, ops::Range, ptr::NonNull};
 
-use libmempool::{ClassId, MapEntry, MapKind, PageSource, Pool, PoolStats};
+use libmempool::{ClassId, MapEntry, MapKind, PageSource, Pool, PoolFlags, PoolStats};
 use lock_api::RawMutex;
 
 use super::stamp;
@@ -49,8 +49,8 @@ pub struct Model {
     freed: Vec<NonNull<u8>>,
     stamps: u64,
     live_bytes: usize,
-    /// The pool keeps bytes of its own behind each object.
-    pub sealed: bool,
+    /// The pool's flags.
+    pub flags: PoolFlags,
     pub failures: usize,
     pub bad_frees: usize,
 }
@@ -65,10 +65,15 @@ impl Model {
             freed: Vec::new(),
             stamps: 0,
             live_bytes: 0,
-            sealed: false,
+            flags: PoolFlags::empty(),
             failures: 0,
             bad_frees: 0,
         }
+    }
+
+    /// Whether the pool keeps bytes of its own behind each object.
+    pub fn is_sealed(&self) -> bool {
+        self.flags.contains(PoolFlags::CANARY)
     }
 
     /// The granule: what the pool rounds sizes to.
@@ -128,7 +133,7 @@ impl Model {
         let (start, end) = (block.pointer.addr().get(), block.end());
         assert!(block.usable >= block.layout.size(), "too small: {block:?}");
         let is_exact = block.usable == block.layout.size();
-        assert!(!self.sealed || is_exact, "an object ends where it was asked to: {block:?}");
+        assert!(!self.is_sealed() || is_exact, "an object ends where it was asked to: {block:?}");
         let align = block.layout.align().max(self.alignment);
         assert!(start.is_multiple_of(align), "misaligned for {align}: {block:?}");
         let inside = |region: &Range<usize>| region.start <= start && end <= region.end;
@@ -164,7 +169,8 @@ impl Model {
     /// Compares what the pool says of its bytes with how many may be used.
     #[track_caller]
     fn check_bytes(&self, bytes: usize, usable: usize) {
-        assert!(bytes == usable || self.sealed && bytes > usable, "{bytes} {usable}");
+        let has_own = self.flags.intersects(PoolFlags::CANARY | PoolFlags::GUARD);
+        assert!(bytes == usable || has_own && bytes > usable, "{bytes} {usable}");
     }
 
     #[track_caller]
@@ -211,7 +217,7 @@ impl Model {
         self.verify_contents();
         let entries: Vec<MapEntry> = pool.map().collect();
         self.check_tiling(&entries);
-        check_sums(&entries, &pool.stats(), if self.sealed { 8 } else { 0 });
+        check_sums(&entries, &pool.stats(), if self.is_sealed() { 8 } else { 0 });
         self.check_owners(pool, entries);
     }
 

@@ -133,6 +133,7 @@ fn check_like_new<L: RawMutex, P: PageSource>(
     expected.peak_bytes = end.peak_bytes;
     expected.failures = end.failures;
     expected.bad_frees = end.bad_frees;
+    expected.guard_failures = end.guard_failures;
     assert_eq!(end, expected);
 }
 
@@ -438,7 +439,7 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     /// the byte is what it was.
     fn overrun(&mut self, via: u16, which: u16, way: u16) {
         let Some(block) = self.model.pick(usize::from(which)) else { return };
-        if !self.model.sealed {
+        if !self.model.is_sealed() {
             return;
         }
         let class = block.fixed.unwrap_or_else(|| self.class(0));

@@ -48,6 +48,13 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Whether its pages can be guards.
+    fn can_guard(self) -> bool {
+        !matches!(self, Self::Borrowed | Self::Static | Self::Faulty)
+    }
+}
+
 /// All of them.
 pub const SOURCES: &[Source] = &[
     Source::Borrowed,
@@ -116,16 +123,20 @@ impl Setup {
         [bytes, skew, memory, classes, alignment, magazine, flags, lock]: [u16; 8],
     ) -> Self {
         let pick = |random: u16, choices: usize| usize::from(random) % choices;
+        let source = SOURCES[pick(memory / 3, SOURCES.len())];
+        let flags = PoolFlags::from_bits_truncate(flags.into());
+        // Only large blocks have guards, in mapped memory.
+        let scale = if flags.contains(PoolFlags::GUARD) && source.can_guard() { 8 } else { 1 };
         Self {
             lock: LOCKS[pick(lock, LOCKS.len())],
-            source: SOURCES[pick(memory / 3, SOURCES.len())],
+            source,
             alignment: ALIGNMENTS[pick(alignment, ALIGNMENTS.len())],
             classes: CLASS_SETS[pick(classes, CLASS_SETS.len())],
-            bytes: usize::from(bytes).max(1),
+            bytes: usize::from(bytes).max(1) * scale,
             regions: 1 + pick(memory, 3),
             skew: pick(skew, 64),
             magazine: pick(magazine, 21).checked_sub(1),
-            flags: PoolFlags::from_bits_truncate(flags.into()),
+            flags,
         }
     }
 

@@ -120,22 +120,32 @@ mod tests {
         // SAFETY: the slot is not used any more, but by the mistake below.
         unsafe { pool.free_fixed(CLASS, slot) }.unwrap();
         write_wrongly(slot, 20, 0);
-        let (mut taken, mut count) = ([None; 200], 0);
-        while let Ok(other) = pool.alloc_fixed(CLASS) {
+        // It waits among those that are freed now, and is found when it has waited.
+        let mut count = 0;
+        while last_fault().is_none() && count < 2000 {
+            let other = pool.alloc_fixed(CLASS).unwrap();
             assert_ne!(other, slot, "the damaged slot is handed out");
-            taken[count] = Some(other);
+            // SAFETY: the slot is not used any more.
+            unsafe { pool.free_fixed(CLASS, other) }.unwrap();
             count += 1;
-            if count == taken.len() || last_fault().is_some() {
-                break;
-            }
         }
         assert_eq!(FAULTS.load(Relaxed), 1, "after {count}");
         assert_eq!(pool.stats().damaged_blocks, 1);
-        for slot in taken.into_iter().flatten() {
-            // SAFETY: the slot is not used any more.
-            unsafe { pool.free_fixed(CLASS, slot) }.unwrap();
-        }
         assert_eq!(pool.stats().live_objects, 0);
+    }
+
+    #[test]
+    fn a_delayed_double_free_is_refused(pool: Pool<'static>) {
+        for (object, size) in objects(&pool) {
+            // SAFETY: the object is not used any more; the second free is the mistake.
+            unsafe { pool.free(object) }.unwrap();
+            let other = pool.alloc(layout(size, 4)).unwrap();
+            assert_ne!(other, object);
+            // SAFETY: as above.
+            let refused = unsafe { pool.free(object) };
+            assert_eq!(refused, Err(FreeError::NotLive { addr: object.addr().get() }));
+        }
+        pool.validate().unwrap();
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn check(target: &'static str) {
         .map(|line| line.split_once(" | ").unwrap())
         .partition(|line| line.1 == "flags");
     let flags: Vec<_> = flags.into_iter().map(|line| line.0).collect();
-    assert_eq!(flags, ["PoolFlags(0b0)", "PoolFlags(0b100)", "PoolFlags(0b11110)"]);
+    assert_eq!(flags, ["PoolFlags(0b0)", "PoolFlags(0b100)", "PoolFlags(0b1111110)"]);
     for (defmt, debug) in &values {
         assert_eq!(defmt, debug);
     }

@@ -1,0 +1,44 @@
+#![allow(unsafe_code)] // looks at the memory of slots that nobody has
+//! Slots that wait in a cache's quarantine, already what the flags make of free memory.
+
+use crate::{
+    config::ClassId,
+    error::Corruption,
+    harden::Harden,
+    quarantine::Waits,
+    slab::{SlotRef, SlotState},
+    units::to_usize,
+};
+
+/// A slot that waits, marked cached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WaitingSlot {
+    pub(crate) at: SlotRef,
+    /// Bytes of the slot.
+    pub(crate) room: u32,
+    pub(crate) class: ClassId,
+}
+
+impl Waits for WaitingSlot {
+    #[inline]
+    fn bytes(&self) -> usize {
+        to_usize(self.room)
+    }
+}
+
+impl WaitingSlot {
+    /// The slot, if nobody has written to it while it waited; if somebody has, it is marked.
+    #[inline]
+    pub(crate) fn end(self, harden: Harden) -> Result<SlotRef, Corruption> {
+        check_free(harden, self.at, to_usize(self.room))?;
+        Ok(self.at)
+    }
+}
+
+/// Whether a slot that nobody has was left alone since it was freed; if not, it is marked.
+#[inline]
+pub(crate) fn check_free(harden: Harden, slot: SlotRef, room: usize) -> Result<(), Corruption> {
+    // SAFETY: the slot is nobody's, and that long.
+    let checked = unsafe { harden.check_free(slot.start, room, |_| false) };
+    checked.inspect_err(|_| slot.state.store(SlotState::Damaged))
+}
