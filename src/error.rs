@@ -12,8 +12,27 @@ use crate::config::ClassId;
 ///
 /// let mut memory = [MaybeUninit::uninit(); 4096];
 /// let pool = Pool::<NoLock>::new(&mut memory)?;
-/// let huge = Layout::from_size_align(1 << 20, 8)?;
-/// assert!(matches!(pool.alloc(huge), Err(AllocError::OutOfMemory { .. })));
+/// let packet = Layout::new::<[u8; 400]>();
+/// let mut packets = Vec::new();
+/// let full = loop {
+///     match pool.alloc(packet) {
+///         Ok(packet) => packets.push(packet),
+///         Err(error) => break error,
+///     }
+/// };
+/// assert!(matches!(full, AllocError::OutOfMemory { needed: 400, free_bytes } if free_bytes < 400));
+///
+/// // Every other packet goes: half of the memory is free, in pieces.
+/// for &packet in packets.iter().step_by(2) {
+///     // SAFETY: the packet is not used any more.
+///     unsafe { pool.free(packet)? };
+/// }
+/// let scattered = pool.alloc(Layout::new::<[u8; 1000]>());
+/// assert!(matches!(scattered, Err(AllocError::Fragmented { .. })));
+///
+/// // And this, no such pool could ever serve.
+/// let huge = pool.alloc(Layout::new::<[u8; 5000]>());
+/// assert!(matches!(huge, Err(AllocError::TooLarge { most }) if most < 4096));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +41,37 @@ use crate::config::ClassId;
 pub enum AllocError {
     /// The request was for zero bytes.
     ZeroSize,
-    /// The size, rounded up, is more than any pool can hold.
-    TooLarge,
-    /// No free block is large enough.
+    /// The size is larger than what the pool could ever serve, were it empty.
+    TooLarge {
+        /// What its largest region could hold at most, in bytes.
+        most: usize,
+    },
+    /// There is less free memory than needed: free something, or give the pool more.
     OutOfMemory {
-        /// Bytes that were asked for.
-        requested: usize,
-        /// The largest free block, in bytes: if it is smaller than the free bytes, the heap is
-        /// fragmented and [`Pool::defragment`](crate::Pool::defragment) may help.
+        /// Bytes that were needed: those that were asked for, or, for a slot of a class, those of a new
+        /// slab.
+        needed: usize,
+        /// Bytes that all free memory of the heap would hold, were it one block: fewer than needed.
+        free_bytes: usize,
+    },
+    /// There is enough free memory, but no free block is large enough, or lies as the alignment wants
+    /// it. [`Pool::defragment`](crate::Pool::defragment) may help; size classes keep it from happening.
+    Fragmented {
+        /// Bytes that all free memory of the heap would hold, were it one block.
+        free_bytes: usize,
+        /// The largest free block, in bytes.
         largest_free: usize,
     },
-    /// The class has handed out as many slots as its limit allows (slots in caches included).
+    /// There is less free memory than needed, but with what is kept for the reserves of classes
+    /// ([`SizeClass::reserve`](crate::SizeClass::reserve)) there would be enough: they may be too high.
+    Reserved {
+        /// As in [`OutOfMemory`](Self::OutOfMemory).
+        needed: usize,
+        /// Bytes of reserved slots that are not in use.
+        reserved: usize,
+    },
+    /// The class has handed out as many slots as its limit allows (slots in caches included). That is as
+    /// its owner wants it, and counted as [`limit_hits`](crate::PoolStats::limit_hits), not as a failure.
     ClassLimit {
         /// The class that is at its limit.
         class: ClassId,
@@ -48,19 +87,41 @@ pub enum AllocError {
     },
 }
 
+// It is returned on quick paths.
+const _: () = assert!(size_of::<AllocError>() <= 3 * size_of::<usize>());
+
 impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroSize => f.write_str("an allocation of zero bytes was asked for"),
-            Self::TooLarge => f.write_str("the size is larger than any pool can serve"),
-            Self::OutOfMemory { requested, largest_free } => write!(
+            Self::TooLarge { most } => write!(
                 f,
-                "out of memory: {requested} bytes asked for, largest free block {largest_free}"
+                "larger than the pool could ever serve: ask for {most} bytes at most, or add a larger region"
             ),
-            Self::ClassLimit { class } => write!(f, "{class} is at its limit"),
-            Self::UnknownClass => f.write_str("the pool has no such size class"),
+            Self::OutOfMemory { needed, free_bytes } => write!(
+                f,
+                "out of memory: {needed} bytes are needed, {free_bytes} are free: free some, or add a region"
+            ),
+            Self::Fragmented { free_bytes, largest_free } => write!(
+                f,
+                "fragmented: {free_bytes} bytes are free, but the largest free block has {largest_free}: \
+                 defragment may help, and size classes do"
+            ),
+            Self::Reserved { needed, reserved } => write!(
+                f,
+                "out of memory but for reserves: {needed} bytes are needed, and classes keep {reserved} \
+                 unused: lower their reserves, or add a region"
+            ),
+            Self::ClassLimit { class } => {
+                write!(f, "{class} is at its limit: free one of its slots, or raise the limit")
+            }
+            Self::UnknownClass => {
+                f.write_str("the pool has no such size class: add one of this size or larger")
+            }
             Self::NotInitialised => f.write_str("the pool has no region: call init first"),
-            Self::Corrupted { addr } => write!(f, "pool data is corrupted at {addr:#x}"),
+            Self::Corrupted { addr } => {
+                write!(f, "pool data is corrupted at {addr:#x}: validate tells what is")
+            }
         }
     }
 }

@@ -83,7 +83,7 @@ typedef enum pool_error {
     POOL_ERROR_NULL_POINTER = 1,
     /** The handle is not a live pool or local cache: destroyed, or overwritten. */
     POOL_ERROR_INVALID_HANDLE = 2,
-    /** A size of zero, or a product of sizes that overflows, or more than any pool can hold. */
+    /** A size of zero, or a size or product of sizes that overflows. */
     POOL_ERROR_INVALID_SIZE = 3,
     /** The alignment is not a power of two, or too large. */
     POOL_ERROR_INVALID_ALIGNMENT = 4,
@@ -95,7 +95,7 @@ typedef enum pool_error {
     POOL_ERROR_REGION_TOO_LARGE = 7,
     /** The system refused memory or pages. */
     POOL_ERROR_SYSTEM = 8,
-    /** No free block is large enough, after everything idle was reclaimed. */
+    /** Less memory is free than is needed, after everything idle was reclaimed: free some. */
     POOL_ERROR_OUT_OF_MEMORY = 9,
     /** No class has this id, or none is large enough. */
     POOL_ERROR_UNKNOWN_CLASS = 10,
@@ -105,7 +105,7 @@ typedef enum pool_error {
     POOL_ERROR_INVALID_CLASS_SIZE = 12,
     /** There is no room for as many slots as the class was to have. */
     POOL_ERROR_RESERVE_TOO_LARGE = 13,
-    /** The class has handed out as many slots as its limit allows. */
+    /** The class has handed out as many slots as its limit allows. Not counted as a failure. */
     POOL_ERROR_CLASS_LIMIT = 14,
     /** The pointer lies outside the pool. */
     POOL_ERROR_FOREIGN_POINTER = 15,
@@ -120,7 +120,15 @@ typedef enum pool_error {
     /** A mistake of the library itself; please report it. */
     POOL_ERROR_INTERNAL = 20,
     /** Somebody wrote past the end of the block (POOL_CANARY). It stays allocated. */
-    POOL_ERROR_OVERRUN = 21
+    POOL_ERROR_OVERRUN = 21,
+    /** The size is larger than the pool could serve if it were empty: it needs a larger region. */
+    POOL_ERROR_TOO_LARGE = 22,
+    /** Enough memory is free (pool_stats_t.free_bytes), but no free block is large enough
+     *  (pool_stats_t.largest_free): memory_pool_defragment() may help, and size classes do. */
+    POOL_ERROR_FRAGMENTED = 23,
+    /** Less memory is free than is needed, but with the unused slots that classes keep in reserve it
+     *  would do: they may be too many. */
+    POOL_ERROR_RESERVED = 24
 } pool_error_t;
 
 /** The reason for the calling thread's last failed call; POOL_OK before the first. O(1). */
@@ -234,7 +242,8 @@ bool memory_pool_reset(memory_pool_t *pool);
  * At least `size` bytes, aligned as the pool is, contents undefined. From the size class that
  * suits, without a lock; else from the heap, under it. O(1).
  *
- * NULL: POOL_ERROR_INVALID_SIZE (zero, or huge), POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_CORRUPTED,
+ * NULL: POOL_ERROR_INVALID_SIZE (zero, or huge); for want of memory POOL_ERROR_OUT_OF_MEMORY,
+ * POOL_ERROR_FRAGMENTED, POOL_ERROR_RESERVED or POOL_ERROR_TOO_LARGE; POOL_ERROR_CORRUPTED,
  * POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE.
  */
 void *memory_pool_alloc(memory_pool_t *pool, size_t size);
@@ -342,12 +351,13 @@ typedef struct pool_stats {
     size_t slab_bytes;        /**< slabs of all classes */
     size_t num_size_classes;  /**< classes */
     size_t num_caches;        /**< caches of threads, local caches, and of the pool itself */
-    size_t failures;          /**< requests that could not be served */
+    size_t failures;          /**< requests that could not be served, but for limit_hits */
     size_t refused_frees;     /**< frees and reallocations of what was not a live block */
     uint32_t fragmentation;   /**< percent of the free bytes that are not in the largest block */
     uint32_t reserved0;       /**< zero */
     size_t damaged_blocks;    /**< freed blocks that were found damaged, and are left alone */
-    size_t reserved[3];       /**< zero */
+    size_t limit_hits;        /**< requests that met the limit of the class that they named */
+    size_t reserved[2];       /**< zero */
 } pool_stats_t;
 
 /** Writes the pool's figures to `stats`. O(classes * caches), under the lock. false:
@@ -394,7 +404,7 @@ bool memory_pool_set_corruption_handler(memory_pool_t *pool,
 /** A cache of a pool, for one thread at a time. */
 typedef struct memory_pool_local memory_pool_local_t;
 
-/** A local cache of `pool`. O(1), under the lock. NULL: POOL_ERROR_OUT_OF_MEMORY,
+/** A local cache of `pool`. O(1), under the lock. NULL: for want of memory as memory_pool_alloc(),
  *  POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE. */
 memory_pool_local_t *memory_pool_local_create(memory_pool_t *pool);
 

@@ -37,17 +37,21 @@ pub enum pool_error {
     POOL_ERROR_CORRUPTED = 19,
     POOL_ERROR_INTERNAL = 20,
     POOL_ERROR_OVERRUN = 21,
+    POOL_ERROR_TOO_LARGE = 22,
+    POOL_ERROR_FRAGMENTED = 23,
+    POOL_ERROR_RESERVED = 24,
 }
 
 pub use pool_error as pool_error_t;
 use pool_error::{
     POOL_ERROR_CLASS_LIMIT, POOL_ERROR_CORRUPTED, POOL_ERROR_DOUBLE_FREE,
-    POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_ALIGNMENT,
-    POOL_ERROR_INVALID_CLASS_SIZE, POOL_ERROR_INVALID_CONFIG, POOL_ERROR_INVALID_HANDLE,
-    POOL_ERROR_INVALID_SIZE, POOL_ERROR_NOT_A_BLOCK, POOL_ERROR_NULL_POINTER,
-    POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN, POOL_ERROR_REGION_TOO_LARGE,
-    POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE, POOL_ERROR_SYSTEM,
-    POOL_ERROR_TOO_MANY_CLASSES, POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
+    POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_FRAGMENTED, POOL_ERROR_INTERNAL,
+    POOL_ERROR_INVALID_ALIGNMENT, POOL_ERROR_INVALID_CLASS_SIZE, POOL_ERROR_INVALID_CONFIG,
+    POOL_ERROR_INVALID_HANDLE, POOL_ERROR_INVALID_SIZE, POOL_ERROR_NOT_A_BLOCK,
+    POOL_ERROR_NULL_POINTER, POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN,
+    POOL_ERROR_REGION_TOO_LARGE, POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE,
+    POOL_ERROR_RESERVED, POOL_ERROR_SYSTEM, POOL_ERROR_TOO_LARGE, POOL_ERROR_TOO_MANY_CLASSES,
+    POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
 };
 
 /// Why a call failed, and, if it is about a pointer or damage, where.
@@ -67,7 +71,10 @@ impl From<pool_error> for Failure {
 impl From<AllocError> for Failure {
     fn from(error: AllocError) -> Self {
         match error {
-            AllocError::ZeroSize | AllocError::TooLarge => POOL_ERROR_INVALID_SIZE.into(),
+            AllocError::ZeroSize => POOL_ERROR_INVALID_SIZE.into(),
+            AllocError::TooLarge { .. } => POOL_ERROR_TOO_LARGE.into(),
+            AllocError::Fragmented { .. } => POOL_ERROR_FRAGMENTED.into(),
+            AllocError::Reserved { .. } => POOL_ERROR_RESERVED.into(),
             AllocError::OutOfMemory { .. } => POOL_ERROR_OUT_OF_MEMORY.into(),
             AllocError::ClassLimit { .. } => POOL_ERROR_CLASS_LIMIT.into(),
             AllocError::UnknownClass => POOL_ERROR_UNKNOWN_CLASS.into(),
@@ -185,7 +192,7 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_OK, c"no error"),
     (POOL_ERROR_NULL_POINTER, c"a required pointer is NULL"),
     (POOL_ERROR_INVALID_HANDLE, c"not a live pool or local cache: destroyed, or overwritten"),
-    (POOL_ERROR_INVALID_SIZE, c"a size of zero, or larger than any pool can serve"),
+    (POOL_ERROR_INVALID_SIZE, c"a size of zero, or larger than there are addresses"),
     (POOL_ERROR_INVALID_ALIGNMENT, c"the alignment is not a supported power of two"),
     (
         POOL_ERROR_INVALID_CONFIG,
@@ -194,7 +201,7 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_ERROR_REGION_TOO_SMALL, c"the region cannot hold a pool"),
     (POOL_ERROR_REGION_TOO_LARGE, c"the region is larger than block tags can say"),
     (POOL_ERROR_SYSTEM, c"the system refused memory"),
-    (POOL_ERROR_OUT_OF_MEMORY, c"out of memory: no free block is large enough"),
+    (POOL_ERROR_OUT_OF_MEMORY, c"out of memory: less is free than is needed"),
     (POOL_ERROR_UNKNOWN_CLASS, c"the pool has no such size class"),
     (POOL_ERROR_TOO_MANY_CLASSES, c"the pool has as many size classes as it can have"),
     (POOL_ERROR_INVALID_CLASS_SIZE, c"no size class can have slots of this size"),
@@ -207,4 +214,10 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_ERROR_CORRUPTED, c"the pool's own data is corrupted"),
     (POOL_ERROR_INTERNAL, c"internal error of the library"),
     (POOL_ERROR_OVERRUN, c"somebody wrote past the end of the block"),
+    (POOL_ERROR_TOO_LARGE, c"the size is larger than the pool could serve if it were empty"),
+    (
+        POOL_ERROR_FRAGMENTED,
+        c"fragmented: enough memory is free, but no free block is large enough",
+    ),
+    (POOL_ERROR_RESERVED, c"out of memory, but for what classes keep in reserve"),
 ];

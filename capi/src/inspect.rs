@@ -35,7 +35,8 @@ pub struct pool_stats {
     pub fragmentation: u32,
     pub reserved0: u32,
     pub damaged_blocks: usize,
-    pub reserved: [usize; 3],
+    pub limit_hits: usize,
+    pub reserved: [usize; 2],
 }
 
 pub use pool_stats as pool_stats_t;
@@ -60,6 +61,7 @@ impl From<PoolStats> for pool_stats {
             refused_frees: stats.bad_frees,
             fragmentation: stats.fragmentation_percent(),
             damaged_blocks: stats.damaged_blocks,
+            limit_hits: stats.limit_hits,
             ..Self::default()
         }
     }

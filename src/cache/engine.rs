@@ -15,7 +15,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{Slabs, Slot, SlotRef, Store, Table},
-    units::{MIN_GRANULE, to_u32, to_usize},
+    units::{MIN_GRANULE, WORD, to_u32, to_usize},
 };
 
 /// A class fell below its watermark.
@@ -363,17 +363,46 @@ impl Engine {
         if entry.out >= entry.limit {
             return AllocError::ClassLimit { class };
         }
-        AllocError::OutOfMemory { requested: entry.shape.size, largest_free: self.largest_free() }
+        self.shortage(entry.shape.slab_bytes(self.store().piece_bytes()))
+    }
+
+    /// Why there is no room for `needed` bytes, in pools with canaries beside those. O(classes +
+    /// regions).
+    #[cold]
+    pub(crate) fn shortage(&self, needed: usize) -> AllocError {
+        if self.store().first_region().is_none() {
+            return AllocError::NotInitialised;
+        }
+        let overhead = self.harden().overhead();
+        let most = self.store().largest_when_empty().saturating_sub(overhead);
+        let free_bytes = self.store().heap().counters().free_bytes;
+        let free_bytes = free_bytes.saturating_sub(WORD + overhead);
+        let reserved = self.slabs.unused_reserves();
+        if needed > most {
+            AllocError::TooLarge { most }
+        } else if needed <= free_bytes {
+            AllocError::Fragmented { free_bytes, largest_free: self.largest_free() }
+        } else if needed <= free_bytes + reserved {
+            AllocError::Reserved { needed, reserved }
+        } else {
+            AllocError::OutOfMemory { needed, free_bytes }
+        }
     }
 
     /// Counts a failed request that no class is to blame for.
     pub(crate) fn refuse(&mut self, error: AllocError) -> AllocError {
-        self.count_failure(None);
+        self.count_failure(None, error);
         error
     }
 
-    /// Counts a failed request of a class.
-    pub(crate) fn count_failure(&mut self, class: Option<ClassId>) {
+    /// Counts a request of a class, if it was for one, that was refused. What a limit refuses is no failure.
+    pub(crate) fn count_failure(&mut self, class: Option<ClassId>, error: AllocError) {
+        if let AllocError::ClassLimit { class } = error
+            && let Some(entry) = self.slabs.class_mut(class)
+        {
+            entry.limit_hits = entry.limit_hits.saturating_add(1);
+            return;
+        }
         self.failures += 1;
         if let Some(entry) = class.and_then(|class| self.slabs.class_mut(class)) {
             entry.failures = entry.failures.saturating_add(1);
@@ -385,7 +414,7 @@ impl Engine {
     #[inline]
     pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let allocated = self.alloc_block(layout, Owner::Caller);
-        allocated.inspect_err(|_| self.count_failure(None))
+        allocated.inspect_err(|&error| self.count_failure(None, error))
     }
 
     /// The first step of [`alloc_plain`](Self::alloc_plain), some eighty instructions long: a block of
@@ -429,7 +458,7 @@ impl Engine {
         }
         let (size, align) = (layout.size(), layout.align());
         let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
-        let room = size.checked_add(harden.overhead()).ok_or(AllocError::TooLarge)?;
+        let room = size.checked_add(harden.overhead()).ok_or_else(|| self.shortage(size))?;
         let allocated = self.slabs.store.alloc(room, align, owner);
         if let Some(found) = self.slabs.store.found.take() {
             self.note_damage(found);
@@ -443,11 +472,7 @@ impl Engine {
             }
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }
-        if self.store().first_region().is_none() {
-            return Err(AllocError::NotInitialised);
-        }
-        let largest_free = self.largest_free();
-        Err(AllocError::OutOfMemory { requested: size, largest_free })
+        Err(self.shortage(size))
     }
 
     /// Resizes a heap block where it is; `None` if that cannot be.

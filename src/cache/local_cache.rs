@@ -247,7 +247,7 @@ impl CacheCore {
                 self.reclaim(error, engine);
                 self.ready_slot(id, size, engine)
             });
-            slot.inspect_err(|_| engine.count_failure(Some(id)))
+            slot.inspect_err(|&error| engine.count_failure(Some(id), error))
         })
     }
 
@@ -357,7 +357,9 @@ impl CacheCore {
                 engine.empty_depot(class);
                 engine.cached(class) > 0
             }
-            AllocError::OutOfMemory { .. } => {
+            AllocError::OutOfMemory { .. }
+            | AllocError::Fragmented { .. }
+            | AllocError::Reserved { .. } => {
                 self.flush(engine, false);
                 engine.reclaim();
                 engine.class_ids().any(|class| engine.cached(class) > 0)
@@ -481,15 +483,11 @@ impl CacheCore {
                 return engine.alloc_plain(layout);
             }
             let block = self.ready(layout, engine).or_else(|error| {
-                // Not for what all regions together could not hold.
-                if layout.size() > engine.store().region_bytes() {
-                    return Err(error);
-                }
                 self.reclaim(error, engine);
                 self.ready(layout, engine)
             });
             let id = self.class_for(layout).map(|(id, _)| id);
-            block.inspect_err(|_| engine.count_failure(id))
+            block.inspect_err(|&error| engine.count_failure(id, error))
         })
     }
 
@@ -721,7 +719,8 @@ impl CacheCore {
         if new_size == 0 {
             return Err(AllocError::ZeroSize.into());
         }
-        let layout = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
+        let layout = Layout::from_size_align(new_size, align)
+            .map_err(|_| engine.with(|engine| engine.shortage(new_size)))?;
         let held = self.held(pointer, engine)?;
         let stays_aligned = pointer.addr().get() & (align - 1) == 0;
         let moved = if stays_aligned && new_size <= held.usable / 2 {

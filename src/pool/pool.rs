@@ -424,6 +424,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
             reserve: to_usize(entry.reserve),
             limit: to_usize(entry.limit),
             failures: to_usize(entry.failures),
+            limit_hits: to_usize(entry.limit_hits),
         })
     }
 
@@ -709,13 +710,15 @@ fn stats_of(engine: &Engine) -> PoolStats {
         ..PoolStats::default()
     };
     for class in engine.class_ids() {
-        let size = engine.slabs.classes()[class.index()].shape.size;
+        let entry = &engine.slabs.classes()[class.index()];
+        let size = entry.shape.size;
         let (live, cached) = (engine.live(class), engine.cached(class));
         stats.live_objects += live;
         stats.live_bytes += live * size;
         stats.cached_objects += cached;
         stats.cached_bytes += cached * size;
-        stats.damaged_blocks += to_usize(engine.slabs.classes()[class.index()].damaged);
+        stats.damaged_blocks += to_usize(entry.damaged);
+        stats.limit_hits += to_usize(entry.limit_hits);
     }
     stats
 }

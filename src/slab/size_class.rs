@@ -120,6 +120,8 @@ pub(crate) struct Class {
     pub(crate) damaged: u32,
     /// Requests that could not be served.
     pub(crate) failures: u32,
+    /// Requests that met the limit.
+    pub(crate) limit_hits: u32,
     /// The class with the next larger size, or this one.
     pub(crate) next_larger: u8,
     /// Requests by size alone are not served from it.
@@ -143,6 +145,7 @@ impl Class {
             peak: 0,
             damaged: 0,
             failures: 0,
+            limit_hits: 0,
             dedicated: declared.dedicated,
             low: false,
             next_larger: number,
