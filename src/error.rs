@@ -157,6 +157,22 @@ pub enum FreeError {
         /// The class it really belongs to.
         actual: Option<ClassId>,
     },
+    /// The size that the call stated cannot be that of the object
+    /// ([`Pool::free_sized`](crate::Pool::free_sized)).
+    WrongSize {
+        /// The pointer's address.
+        addr: usize,
+        /// The object's size, in pools with [`PoolFlags::CANARY`](crate::PoolFlags::CANARY); else the
+        /// bytes that it may use.
+        size: usize,
+    },
+    /// The object is not aligned as the call stated.
+    WrongAlign {
+        /// The pointer's address.
+        addr: usize,
+        /// The alignment that it does not have.
+        align: usize,
+    },
     /// Somebody wrote behind the end of the object ([`PoolFlags::CANARY`](crate::PoolFlags::CANARY)).
     /// It stays live: what cannot be trusted is not used again.
     Overrun {
@@ -187,6 +203,12 @@ impl fmt::Display for FreeError {
             }
             Self::WrongClass { addr, actual: None } => {
                 write!(f, "{addr:#x} is a heap block, not a slot of a class")
+            }
+            Self::WrongSize { addr, size } => {
+                write!(f, "the object at {addr:#x} is not of the size given: it has {size} bytes")
+            }
+            Self::WrongAlign { addr, align } => {
+                write!(f, "{addr:#x} is not aligned to {align}: the layout is another object's")
             }
             Self::Overrun { addr, at } => {
                 write!(f, "the object at {addr:#x} was written past its end, at {at:#x}")

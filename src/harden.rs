@@ -61,8 +61,9 @@ impl Harden {
         self.flags.contains(PoolFlags::POISON)
     }
 
+    /// Whether a seal stands behind each object.
     #[inline]
-    const fn seals(self) -> bool {
+    pub(crate) const fn seals(self) -> bool {
         self.flags.contains(PoolFlags::CANARY)
     }
 
@@ -70,6 +71,11 @@ impl Harden {
     #[inline]
     pub(crate) const fn shuffles(self) -> bool {
         self.flags.contains(PoolFlags::RANDOM)
+    }
+
+    /// Whether an object whose room and size these are has just that size.
+    pub(crate) const fn is_exact(self, room: usize, size: usize) -> bool {
+        self.seals() && room - size < MAX_SLACK
     }
 
     /// Bytes that an object needs beyond its own.

@@ -128,7 +128,9 @@ typedef enum pool_error {
     POOL_ERROR_FRAGMENTED = 23,
     /** Less memory is free than is needed, but with the unused slots that classes keep in reserve it
      *  would do: they may be too many. */
-    POOL_ERROR_RESERVED = 24
+    POOL_ERROR_RESERVED = 24,
+    /** The block cannot be of the size that memory_pool_free_sized() was given. It stays allocated. */
+    POOL_ERROR_WRONG_SIZE = 25
 } pool_error_t;
 
 /** The reason for the calling thread's last failed call; POOL_OK before the first. O(1). */
@@ -292,6 +294,16 @@ size_t memory_pool_usable_size(memory_pool_t *pool, const void *ptr);
  * pool), POOL_ERROR_INVALID_HANDLE. The corruption handler is called.
  */
 bool memory_pool_free(memory_pool_t *pool, void *ptr);
+
+/**
+ * As memory_pool_free(), where the caller states the size that the block was allocated with, or has
+ * got by memory_pool_realloc() since: a free of another block than was meant shows. In pools with
+ * POOL_CANARY the size must be right to the byte; else it must be one that the block or slot can have
+ * been allocated for.
+ *
+ * false: POOL_ERROR_WRONG_SIZE, POOL_ERROR_INVALID_SIZE (overflow), or as memory_pool_free().
+ */
+bool memory_pool_free_sized(memory_pool_t *pool, void *ptr, size_t size);
 
 /** As memory_pool_free(), for slots only: a block of the heap is POOL_ERROR_WRONG_CLASS. */
 bool memory_pool_free_fixed(memory_pool_t *pool, void *ptr);

@@ -40,6 +40,7 @@ pub enum pool_error {
     POOL_ERROR_TOO_LARGE = 22,
     POOL_ERROR_FRAGMENTED = 23,
     POOL_ERROR_RESERVED = 24,
+    POOL_ERROR_WRONG_SIZE = 25,
 }
 
 pub use pool_error as pool_error_t;
@@ -51,7 +52,7 @@ use pool_error::{
     POOL_ERROR_NULL_POINTER, POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN,
     POOL_ERROR_REGION_TOO_LARGE, POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE,
     POOL_ERROR_RESERVED, POOL_ERROR_SYSTEM, POOL_ERROR_TOO_LARGE, POOL_ERROR_TOO_MANY_CLASSES,
-    POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
+    POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_ERROR_WRONG_SIZE, POOL_OK,
 };
 
 /// Why a call failed, and, if it is about a pointer or damage, where.
@@ -93,6 +94,9 @@ impl From<FreeError> for Failure {
             FreeError::NotABlock { addr } => (POOL_ERROR_NOT_A_BLOCK, addr),
             FreeError::NotLive { addr } => (POOL_ERROR_DOUBLE_FREE, addr),
             FreeError::WrongClass { addr, .. } => (POOL_ERROR_WRONG_CLASS, addr),
+            FreeError::WrongSize { addr, .. } | FreeError::WrongAlign { addr, .. } => {
+                (POOL_ERROR_WRONG_SIZE, addr)
+            }
             FreeError::Corrupted { addr } => (POOL_ERROR_CORRUPTED, addr),
             FreeError::Overrun { addr, .. } => (POOL_ERROR_OVERRUN, addr),
             _ => return POOL_ERROR_INTERNAL.into(),
@@ -220,4 +224,5 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
         c"fragmented: enough memory is free, but no free block is large enough",
     ),
     (POOL_ERROR_RESERVED, c"out of memory, but for what classes keep in reserve"),
+    (POOL_ERROR_WRONG_SIZE, c"the block is not of the size given"),
 ];

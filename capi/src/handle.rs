@@ -17,8 +17,8 @@ use crate::{
     error::{
         Failure, pool_error,
         pool_error::{
-            POOL_ERROR_CORRUPTED, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_HANDLE,
-            POOL_ERROR_NULL_POINTER,
+            POOL_ERROR_DOUBLE_FREE, POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_INTERNAL,
+            POOL_ERROR_INVALID_HANDLE, POOL_ERROR_NOT_A_BLOCK, POOL_ERROR_NULL_POINTER,
         },
         pool_error_t, set_last_error,
     },
@@ -196,7 +196,9 @@ impl memory_pool {
     fn failed(&self, failure: Failure) {
         set_last_error(failure.error);
         let Some(suspect) = failure.suspect else { return };
-        if failure.error != POOL_ERROR_CORRUPTED {
+        if let POOL_ERROR_FOREIGN_POINTER | POOL_ERROR_NOT_A_BLOCK | POOL_ERROR_DOUBLE_FREE =
+            failure.error
+        {
             // A free of what valgrind too knows is not allocated: it says so, and from where.
             valgrind::freed(self.anchor(), suspect);
         }

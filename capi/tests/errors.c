@@ -11,7 +11,7 @@
 
 static void texts(void)
 {
-    for (int error = POOL_OK; error <= POOL_ERROR_RESERVED; error++) {
+    for (int error = POOL_OK; error <= POOL_ERROR_WRONG_SIZE; error++) {
         const char *text = memory_pool_error_string((pool_error_t)error);
         CHECK(text != NULL && text[0] != '\0');
         for (int other = POOL_OK; other < error; other++) {
@@ -47,6 +47,7 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     CHECK_FAILS(memory_pool_alloc_fixed(pool, 64), error);
     CHECK_FAILS(memory_pool_usable_size(pool, &stats), error);
     CHECK_FAILS(memory_pool_free(pool, &stats), error);
+    CHECK_FAILS(memory_pool_free_sized(pool, &stats, 1), error);
     CHECK_FAILS(memory_pool_free_fixed(pool, &stats), error);
     CHECK_FAILS(memory_pool_warmup(pool), error);
     CHECK_FAILS(memory_pool_defragment(pool), error);

@@ -23,7 +23,7 @@ use crate::{
         PieceEntry, PieceKind, SizeTable, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
         least_request,
     },
-    units::{MIN_GRANULE, to_usize},
+    units::{MIN_GRANULE, WORD, to_usize},
 };
 
 /// How a cache reaches the engine: through the pool's lock, or because it is behind it already.
@@ -517,6 +517,37 @@ impl CacheCore {
             || self.find_of(addr, id, class).is_some_and(|found| class.push(found.slot))
     }
 
+    /// Frees a block or slot if its layout can be the one that is stated. If `where_exact`, that is
+    /// looked at only in pools that know their objects' sizes to the byte.
+    pub(crate) fn free_sized(
+        &mut self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+        where_exact: bool,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        let addr = pointer.addr().get();
+        let matters = |harden: Harden| harden.seals() || !where_exact;
+        let Some(Found { class, slot }) = self.find_any(addr) else {
+            return engine.with(|engine| {
+                counted(engine, |engine| {
+                    if matters(engine.harden()) {
+                        check_layout(engine, pointer, layout)?;
+                    }
+                    self.free_to(pointer, None, engine)
+                })
+            });
+        };
+        let (room, size) = (to_usize(class.room), to_usize(class.size));
+        if matters(self.harden)
+            && let Ok(usable) = check(self.harden, slot, room)
+        {
+            let fits = Held::slot(room, size, usable).is_of(self.harden, addr, layout);
+            fits.or_else(|error| engine.with(|engine| counted(engine, |_| Err(error))))?;
+        }
+        self.free(pointer, None, engine)
+    }
+
     /// Frees a slot of whatever class; blocks of the heap are refused.
     #[inline(always)]
     pub(crate) fn free_slot(
@@ -862,6 +893,35 @@ impl Held {
     const fn slot(room: usize, limit: usize, usable: usize) -> Self {
         Self { room, limit, usable, is_slot: true }
     }
+
+    /// Whether the object, at an address, can be one of this layout.
+    fn is_of(&self, harden: Harden, addr: usize, layout: Layout) -> Result<(), FreeError> {
+        let (size, align) = (layout.size(), layout.align());
+        let is_exact = harden.is_exact(self.room, self.usable);
+        if size == 0 || size > self.usable || (is_exact && size != self.usable) {
+            return Err(FreeError::WrongSize { addr, size: self.usable });
+        }
+        if addr & (align - 1) != 0 {
+            return Err(FreeError::WrongAlign { addr, align });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the layout of the object at a pointer, which is live, can be this one.
+fn check_layout(engine: &Engine, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+    let (addr, harden) = (pointer.addr().get(), engine.harden());
+    let held = held(engine, pointer)?;
+    held.is_of(harden, addr, layout)?;
+    // The heap leaves no more than that at a block's end; with flags, what has shrunk keeps its room.
+    let is_cut = |need| held.room + WORD < need + engine.store().heap().min_block();
+    if held.is_slot
+        || !harden.is_off()
+        || engine.store().heap().block_size(layout.size()).is_some_and(is_cut)
+    {
+        return Ok(());
+    }
+    Err(FreeError::WrongSize { addr, size: held.usable })
 }
 
 /// What the caller of a realloc or look-up holds at a pointer, if it is live.

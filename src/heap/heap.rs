@@ -195,7 +195,7 @@ impl Heap {
 
     /// Bytes that a block needs for `size` usable ones; `None` on overflow.
     #[inline]
-    fn block_size(&self, size: usize) -> Option<usize> {
+    pub(crate) fn block_size(&self, size: usize) -> Option<usize> {
         let bytes = self.granule.round_up(size.checked_add(WORD)?)?;
         let sane = bytes <= isize::MAX.unsigned_abs();
         sane.then_some(bytes.max(self.min_block()))

@@ -309,6 +309,16 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
     pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
+        self.free_by(pointer, |cache, engine| cache.free(pointer, None, engine))
+    }
+
+    /// Frees a pointer, `by` other means if the heap alone does not do.
+    #[inline]
+    fn free_by(
+        &self,
+        pointer: NonNull<u8>,
+        by: impl FnOnce(&mut CacheCore, &mut Engine) -> Result<(), FreeError>,
+    ) -> Result<(), FreeError> {
         let mut guarded = self.inner.lock();
         if guarded.engine.is_plain() && guarded.engine.free_to_rest(pointer) {
             return Ok(());
@@ -317,8 +327,51 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
             if engine.is_plain() {
                 return engine.free_plain(pointer);
             }
-            cache.free(pointer, None, engine)
+            by(cache, engine)
         })
+    }
+
+    /// Frees a block or slot whose caller states the layout that it was allocated with, or, by
+    /// [`realloc`](Self::realloc), has got since: a free of the wrong object shows. In pools with
+    /// [`PoolFlags::CANARY`](crate::PoolFlags::CANARY) the size must be right to the byte; else it must be
+    /// one that the block or slot can have been allocated for. O(1) as [`free`](Self::free).
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    ///
+    /// # Errors
+    /// [`FreeError::WrongSize`], [`FreeError::WrongAlign`], or as [`free`](Self::free); nothing changes,
+    /// and it is counted.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{FreeError, NoLock, Pool, PoolFlags};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::builder().flags(PoolFlags::CANARY).build(&mut memory)?;
+    /// let (header, frame) = (Layout::new::<[u8; 40]>(), Layout::new::<[u8; 1514]>());
+    /// let packet = pool.alloc(frame)?;
+    /// // SAFETY: the packet is not used any more.
+    /// unsafe {
+    ///     let refused = pool.free_sized(packet, header);
+    ///     assert!(matches!(refused, Err(FreeError::WrongSize { size: 1514, .. })));
+    ///     pool.free_sized(packet, frame)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub unsafe fn free_sized(&self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        self.shared(|cache, engine| cache.free_sized(pointer, layout, false, engine))
+    }
+
+    /// What an allocator's caller gives back, with its layout: looked at where sizes are known to the byte.
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    pub(crate) unsafe fn give_back(
+        &self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), FreeError> {
+        self.free_by(pointer, |cache, engine| cache.free_sized(pointer, layout, true, engine))
     }
 
     /// Allocates a slot of a class. O(1), under the lock.

@@ -314,8 +314,23 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     fn free(&mut self, via: u16, which: u16) {
         let Some(block) = self.model.pick(usize::from(which)) else { return };
         block.verify();
-        self.via(via).free(block.pointer).expect("a live block can be freed");
+        if which.is_multiple_of(2) {
+            self.via(via).free(block.pointer).expect("a live block can be freed");
+        } else {
+            self.free_sized(via, &block);
+        }
         self.model.remove(block.pointer);
+    }
+
+    /// Frees a block by its size, after an attempt with one that is too large.
+    fn free_sized(&mut self, via: u16, block: &Live) {
+        let (pointer, size) = (block.pointer, block.layout.size());
+        let large = layout(block.usable + 1, 1);
+        let error = self.via(via).free_sized(pointer, large).expect_err("it is smaller");
+        self.model.bad_frees += 1;
+        assert_eq!(error, FreeError::WrongSize { addr: pointer.addr().get(), size: block.usable });
+        let freed = self.via(via).free_sized(pointer, block.layout);
+        freed.unwrap_or_else(|error| panic!("{error}: a live block of {size} bytes"));
     }
 
     fn free_fixed(&mut self, via: u16, which: u16) {
