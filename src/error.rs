@@ -440,7 +440,8 @@ impl From<ConfigError> for MapError {
     }
 }
 
-/// What [`Pool::validate`](crate::Pool::validate) found to be damaged first, and where.
+/// What was found to be damaged first, and where. [`Pool::explain`](crate::Pool::explain) says what lies
+/// around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Corruption {
@@ -481,26 +482,110 @@ pub enum CorruptionKind {
     FreedMemory,
 }
 
+impl fmt::Display for CorruptionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BlockTag => "block tag",
+            Self::BlockNeighbour => "neighbour flag of the block",
+            Self::BlockFooter => "footer of the free block",
+            Self::BlockLinks => "list links of the free block",
+            Self::Bin => "bin",
+            Self::Slab => "slab descriptor",
+            Self::SlotState => "slot state",
+            Self::Magazine => "magazine",
+            Self::Counter => "counter",
+            Self::Overrun => "canary behind a live object",
+            Self::FreedMemory => "freed memory",
+        })
+    }
+}
+
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
-            CorruptionKind::BlockTag => "block tag",
-            CorruptionKind::BlockNeighbour => "neighbour flag of the block",
-            CorruptionKind::BlockFooter => "footer of the free block",
-            CorruptionKind::BlockLinks => "list links of the free block",
-            CorruptionKind::Bin => "bin",
-            CorruptionKind::Slab => "slab descriptor",
-            CorruptionKind::SlotState => "slot state",
-            CorruptionKind::Magazine => "magazine",
-            CorruptionKind::Counter => "counter",
-            CorruptionKind::Overrun => "canary behind a live object",
-            CorruptionKind::FreedMemory => "freed memory",
-        };
-        write!(f, "the {what} at {:#x} is corrupted", self.addr)
+        write!(f, "the {} at {:#x} is corrupted", self.kind, self.addr)
     }
 }
 
 impl core::error::Error for Corruption {}
+
+/// What [`Pool::validate`](crate::Pool::validate) found to be damaged first, where, and what lies around
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Damage {
+    /// The address of the damaged word or byte.
+    pub addr: usize,
+    /// What is damaged.
+    pub kind: CorruptionKind,
+    /// The class whose slot it is in; `None`: it is in the heap, or in a table of the pool.
+    pub class: Option<ClassId>,
+    /// The block or slot that the damage lies behind, and that was most likely written past its end: of an
+    /// overrun the object itself, else the one just below. `None`: there is none, or none was found.
+    pub below: Option<Neighbour>,
+}
+
+/// A block or slot beside damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Neighbour {
+    /// Where it starts, as it was handed out.
+    pub addr: usize,
+    /// Its class; `None`: it is a block of the heap.
+    pub class: Option<ClassId>,
+    /// Who has it.
+    pub state: NeighbourState,
+}
+
+/// Who has a [`Neighbour`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum NeighbourState {
+    /// A caller.
+    Live,
+    /// Nobody: somebody may have used it after its free.
+    Free,
+    /// The pool, for its own tables.
+    Pool,
+}
+
+impl fmt::Display for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            NeighbourState::Live => "the live ",
+            NeighbourState::Free => "the free ",
+            NeighbourState::Pool => "the pool's own ",
+        })?;
+        match self.class {
+            Some(class) => write!(f, "slot of {class} at {:#x}", self.addr),
+            None => write!(f, "block at {:#x}", self.addr),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} at {:#x}", self.kind, self.addr)?;
+        if let Some(class) = self.class {
+            write!(f, ", in a slab of {class},")?;
+        }
+        f.write_str(" is corrupted")?;
+        match (self.kind, self.below) {
+            (_, None) => Ok(()),
+            (CorruptionKind::Overrun, Some(below)) => {
+                write!(f, " by a write past the end of {below}")
+            }
+            (CorruptionKind::FreedMemory, Some(below)) => {
+                write!(f, " by a use after its free, or a write past the end of {below}")
+            }
+            (_, Some(below)) => write!(f, ", probably by a write past the end of {below}"),
+        }
+    }
+}
+
+impl core::error::Error for Damage {}
 
 impl From<Corruption> for AllocError {
     fn from(found: Corruption) -> Self {

@@ -104,8 +104,8 @@ pub use config::{
     PoolConfig, SizeClass, WatermarkFn,
 };
 pub use error::{
-    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, Fault, FreeError, MapError,
-    PageError, ReallocError,
+    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, Damage, Fault, FreeError,
+    MapError, Neighbour, NeighbourState, PageError, ReallocError,
 };
 pub use flags::PoolFlags;
 #[cfg(feature = "std")]

@@ -196,7 +196,7 @@ fn pinned_pools_look_at_the_layout_with_canaries() {
         };
         // The first call of a thread, whose cache is new.
         thread::scope(|scope| scope.spawn(move || theirs.map(wrongly)).join().unwrap());
-        ours.map(wrongly);
+        ours.into_iter().for_each(wrongly);
         assert_eq!(pool.pool().stats().bad_frees, refused);
     }
 }

@@ -389,6 +389,28 @@ bool memory_pool_print_stats(memory_pool_t *pool);
  */
 bool memory_pool_validate(memory_pool_t *pool);
 
+/** Bytes of pool_damage_t.text, its end included. */
+#define POOL_DAMAGE_TEXT 256
+
+/** Damage, and what lies just below it: most likely somebody wrote past its end. */
+typedef struct pool_damage {
+    const void *address;         /**< the damaged byte or word */
+    int class_id;                /**< the class whose slot it is in; -1: the heap's, or a table's */
+    int below_class_id;          /**< the class of what lies below; -1: it is a block of the heap */
+    const void *below;           /**< the block or slot below, or that was overrun; NULL: none found */
+    bool below_is_live;          /**< somebody has it now; false: it is free, or the pool's own */
+    char text[POOL_DAMAGE_TEXT]; /**< all of this in one sentence, in English */
+} pool_damage_t;
+
+/**
+ * As memory_pool_validate(), to print what it finds: true if there is damage, the first of which is
+ * described in `damage` then, and the last error is left alone. O(blocks + slots), under the lock.
+ *
+ * false: the pool is sound; or, with the last error, POOL_ERROR_NULL_POINTER,
+ * POOL_ERROR_INVALID_HANDLE.
+ */
+bool memory_pool_find_damage(memory_pool_t *pool, pool_damage_t *damage);
+
 /** Whether an address lies in the pool's region, live block or not. O(1). false without an error for
  *  an address outside; POOL_ERROR_NULL_POINTER (the pool), POOL_ERROR_INVALID_HANDLE. */
 bool memory_pool_contains(memory_pool_t *pool, const void *ptr);

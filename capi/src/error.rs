@@ -7,7 +7,7 @@ use core::{
 };
 
 use libmempool::{
-    AllocError, ConfigError, Corruption, FreeError, MapError, PageError, ReallocError,
+    AllocError, ConfigError, Corruption, Damage, FreeError, MapError, PageError, ReallocError,
 };
 
 /// `pool_error_t`.
@@ -154,6 +154,12 @@ impl From<PageError> for Failure {
 
 impl From<Corruption> for Failure {
     fn from(damage: Corruption) -> Self {
+        Self { error: POOL_ERROR_CORRUPTED, suspect: Some(damage.addr) }
+    }
+}
+
+impl From<Damage> for Failure {
+    fn from(damage: Damage) -> Self {
         Self { error: POOL_ERROR_CORRUPTED, suspect: Some(damage.addr) }
     }
 }

@@ -200,6 +200,42 @@ static void random_damage(void)
     }
 }
 
+/* Damage is told with the block or slot that was written past its end. */
+static void the_culprit_is_told(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_HARDENED, kind & 1, kind & 2);
+        pool_damage_t damage;
+        CHECK(!memory_pool_find_damage(pool, &damage));
+        const size_t sizes[] = {140, 5000};
+        for (size_t i = 0; i < 2; i++) {
+            char *block = memory_pool_alloc(pool, sizes[i]);
+            char was = block[sizes[i]];
+            block[sizes[i]] = 0;
+            CHECK(memory_pool_find_damage(pool, &damage));
+            CHECK(damage.address == block + sizes[i] && damage.below == block);
+            CHECK(damage.below_is_live && damage.class_id == damage.below_class_id);
+            CHECK((damage.class_id >= 0) == ((kind & 1) && i == 0));
+            char address[32];
+            snprintf(address, sizeof address, "%p", (void *)block);
+            CHECK(strstr(damage.text, address) != NULL && strstr(damage.text, "canary") != NULL);
+            block[sizes[i]] = was;
+        }
+        CHECK(!memory_pool_find_damage(pool, &damage));
+        memory_pool_destroy(pool);
+    }
+    memory_pool_t *pool = check_pool(false, false);
+    char *below = memory_pool_alloc(pool, 5000);
+    char *above = memory_pool_alloc(pool, 5000);
+    above[-8] ^= 1;
+    pool_damage_t damage;
+    CHECK(memory_pool_find_damage(pool, &damage));
+    CHECK(damage.address == above - 8 && damage.below == below && damage.below_is_live);
+    CHECK(damage.class_id == -1 && damage.below_class_id == -1);
+    CHECK(strlen(damage.text) > 50 && strlen(damage.text) < POOL_DAMAGE_TEXT - 1);
+    memory_pool_destroy(pool);
+}
+
 /* A handle that was overwritten is no handle. */
 static void damaged_handle(void)
 {
@@ -223,6 +259,7 @@ int main(void)
     RUN(overrun);
     RUN(written_after_free);
     RUN(random_damage);
+    RUN(the_culprit_is_told);
     RUN(damaged_handle);
     return 0;
 }

@@ -38,6 +38,7 @@ static void first_error(void)
 static void refuses_handle(memory_pool_t *pool, pool_error_t error)
 {
     pool_stats_t stats;
+    pool_damage_t damage;
     CHECK_FAILS(memory_pool_reset(pool), error);
     CHECK_FAILS(memory_pool_alloc(pool, 64), error);
     CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), error);
@@ -57,6 +58,7 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     CHECK_FAILS(memory_pool_get_stats(pool, &stats), error);
     CHECK_FAILS(memory_pool_print_stats(pool), error);
     CHECK_FAILS(memory_pool_validate(pool), error);
+    CHECK_FAILS(memory_pool_find_damage(pool, &damage), error);
     CHECK_FAILS(memory_pool_contains(pool, &stats), error);
     CHECK_FAILS(memory_pool_set_corruption_handler(pool, NULL, NULL), error);
     CHECK_FAILS(memory_pool_local_create(pool), error);
@@ -68,6 +70,7 @@ static void null_pointers(void)
     memory_pool_t *pool = check_pool(true, true);
     CHECK_FAILS(memory_pool_free(NULL, NULL), POOL_ERROR_NULL_POINTER);
     CHECK_FAILS(memory_pool_get_stats(pool, NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_FAILS(memory_pool_find_damage(pool, NULL), POOL_ERROR_NULL_POINTER);
     refuses_handle(NULL, POOL_ERROR_NULL_POINTER);
     memory_pool_destroy(pool);
 }

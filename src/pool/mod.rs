@@ -4,6 +4,7 @@ mod alloc_impls;
 mod builder;
 mod check;
 mod contents;
+mod damage;
 mod local_cache;
 mod map;
 mod object;
