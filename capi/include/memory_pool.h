@@ -415,14 +415,16 @@ bool memory_pool_find_damage(memory_pool_t *pool, pool_damage_t *damage);
  *  an address outside; POOL_ERROR_NULL_POINTER (the pool), POOL_ERROR_INVALID_HANDLE. */
 bool memory_pool_contains(memory_pool_t *pool, const void *ptr);
 
-/** Called when a free or reallocation is refused, or damage is found. `address`: the pointer, or
- *  where the damage is. */
+/** Called when a pointer is refused, or damage is found: POOL_ERROR_CORRUPTED also by an allocation that
+ *  comes by freed memory that was written to (POOL_POISON), and succeeds with other memory. `address`:
+ *  the pointer, or where the damage is. */
 typedef void (*memory_pool_corruption_handler_t)(memory_pool_t *pool, pool_error_t error,
                                                  const void *address, void *user_data);
 
 /**
  * Has `handler` called on the thread that made the call, after the call has done its work and without
- * a lock: it may use the pool. NULL ends it. Set it before the pool is shared. O(1).
+ * a lock: it may use the pool. A call that comes by several faults has it called for each of the first
+ * seven, and the last. NULL ends it. Set it before the pool is shared. O(1).
  *
  * false: POOL_ERROR_NULL_POINTER (the pool), POOL_ERROR_INVALID_HANDLE.
  */

@@ -15,6 +15,7 @@ use crate::{
         Failure,
         pool_error::{POOL_ERROR_INVALID_SIZE, POOL_ERROR_NULL_POINTER},
     },
+    faults,
     handle::{Kind, call, call_without_pool, guarded, memory_pool, memory_pool_t, on_base},
     memory::Source,
 };
@@ -83,7 +84,7 @@ unsafe fn create_from(
     config: &pool_config,
 ) -> Result<*mut memory_pool_t, Failure> {
     // SAFETY: the caller's promise.
-    let pool_config = unsafe { config.pool() }?;
+    let pool_config = unsafe { config.pool() }?.on_fault(faults::note, 0);
     let kind = if config.thread_safe.is_true() {
         let pool = Pool::builder().config(pool_config).map(source, bytes)?;
         // SAFETY: `place` puts it where it stays until `destroy` ends it.
@@ -139,9 +140,10 @@ pub unsafe extern "C" fn memory_pool_reset(pool: *mut memory_pool_t) -> bool {
     let reset = guarded(|| {
         // SAFETY: a pool's handle, and the caller's promise: nobody is in another call on it.
         match unsafe { &mut *pool }.kind_mut() {
-            Kind::Shared(pinned) => pinned.reset()?,
-            Kind::Single(pool) => pool.reset()?,
+            Kind::Shared(pinned) => pinned.reset(),
+            Kind::Single(pool) => pool.reset(),
         }
+        .map_err(faults::noted)?;
         Ok(true)
     });
     call(pool, false, |_| reset)

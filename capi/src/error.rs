@@ -7,7 +7,8 @@ use core::{
 };
 
 use libmempool::{
-    AllocError, ConfigError, Corruption, Damage, FreeError, MapError, PageError, ReallocError,
+    AllocError, ConfigError, Corruption, Damage, Fault, FreeError, MapError, PageError,
+    ReallocError,
 };
 
 /// `pool_error_t`.
@@ -59,7 +60,7 @@ use pool_error::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
     pub(crate) error: pool_error,
-    /// For the corruption handler.
+    /// What the call, or the corruption handler, is told of.
     pub(crate) suspect: Option<usize>,
 }
 
@@ -161,6 +162,16 @@ impl From<Corruption> for Failure {
 impl From<Damage> for Failure {
     fn from(damage: Damage) -> Self {
         Self { error: POOL_ERROR_CORRUPTED, suspect: Some(damage.addr) }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Free(error) => error.into(),
+            Fault::Corruption(damage) => damage.into(),
+            _ => POOL_ERROR_INTERNAL.into(),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         },
         pool_error_t, set_last_error,
     },
+    faults,
     memory::Source,
 };
 
@@ -191,7 +192,7 @@ impl memory_pool {
         }
     }
 
-    /// Records why a call failed, and calls the handler if a pointer or damage is to blame.
+    /// Records why a call failed.
     #[cold]
     fn failed(&self, failure: Failure) {
         set_last_error(failure.error);
@@ -202,18 +203,22 @@ impl memory_pool {
             // A free of what valgrind too knows is not allocated: it says so, and from where.
             valgrind::freed(self.anchor(), suspect);
         }
-        let handler = self.handler.load(Relaxed);
-        if !handler.is_null() {
-            // SAFETY: `set_handler` stored a function of this type.
+    }
+
+    /// Tells the handler, if there is one, of what a call came by.
+    #[cold]
+    fn tell_faults(&self) {
+        for Failure { error, suspect } in faults::take() {
+            let handler = self.handler.load(Relaxed);
+            // SAFETY: `set_handler` stored a function of this type, or null.
             let handler = unsafe {
                 core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
             };
+            let (Some(handler), Some(suspect)) = (handler, suspect) else { continue };
             let this = core::ptr::from_ref(self).cast_mut();
             let address = core::ptr::without_provenance(suspect);
-            if let Some(handler) = handler {
-                // SAFETY: whoever set the handler vouches for it; no lock is held.
-                unsafe { handler(this, failure.error, address, self.user_data.load(Relaxed)) };
-            }
+            // SAFETY: whoever set the handler vouches for it; no lock is held.
+            unsafe { handler(this, error, address, self.user_data.load(Relaxed)) };
         }
     }
 
@@ -256,13 +261,14 @@ pub(crate) fn call_on<R>(
     failed: R,
     work: impl FnOnce() -> Result<R, Failure>,
 ) -> R {
-    match guarded(work) {
-        Ok(result) => result,
-        Err(failure) => {
-            pool.failed(failure);
-            failed
-        }
+    let result = guarded(work).unwrap_or_else(|failure| {
+        pool.failed(failure);
+        failed
+    });
+    if faults::are_there() {
+        pool.tell_faults();
     }
+    result
 }
 
 /// As [`call`], where there is no pool yet.

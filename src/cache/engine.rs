@@ -32,11 +32,11 @@ pub(crate) struct Events {
     watermark: Option<Watermark>,
     fault: Option<Fault>,
     /// Whom to tell of faults.
-    on_fault: Option<FaultFn>,
+    on_fault: Option<(FaultFn, usize)>,
 }
 
 impl Events {
-    const fn new(on_fault: Option<FaultFn>) -> Self {
+    const fn new(on_fault: Option<(FaultFn, usize)>) -> Self {
         Self { watermark: None, fault: None, on_fault }
     }
 
@@ -53,8 +53,8 @@ impl Events {
         if let Some(Watermark { callback, class, left }) = self.watermark {
             callback(class, left);
         }
-        if let (Some(fault), Some(on_fault)) = (self.fault, self.on_fault) {
-            on_fault(fault);
+        if let (Some(fault), Some((on_fault, context))) = (self.fault, self.on_fault) {
+            on_fault(fault, context);
         }
     }
 }
@@ -90,7 +90,7 @@ impl Engine {
     pub(crate) const fn new(
         store: Store,
         magazine: Option<usize>,
-        on_fault: Option<FaultFn>,
+        on_fault: Option<(FaultFn, usize)>,
     ) -> Self {
         Self {
             slabs: Slabs::new(store),
@@ -126,10 +126,15 @@ impl Engine {
         self.events.fault = Some(Fault::Corruption(found));
     }
 
+    /// Notes a pointer that was refused.
+    pub(crate) fn note_refusal(&mut self, error: FreeError) {
+        self.events.fault = Some(Fault::Free(error));
+    }
+
     /// Counts a refusal.
     pub(crate) fn count_refusal(&mut self, error: FreeError) {
         self.bad_frees += 1;
-        self.events.fault = Some(Fault::Free(error));
+        self.note_refusal(error);
     }
 
     /// Counts a slot that was found damaged, and marked so.
@@ -185,11 +190,13 @@ impl Engine {
         let taken = self.slabs.take(class, cache.room(), |slot| {
             let pushed = cache.push(slot);
             debug_assert!(pushed, "there was room");
-        })?;
-        if taken > 0 {
-            self.after_take(class);
+        });
+        match taken {
+            Ok(0) => {}
+            Ok(_) => self.after_take(class),
+            Err(found) => self.note_damage(found),
         }
-        Ok(taken)
+        taken
     }
 
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to
@@ -343,9 +350,10 @@ impl Engine {
 
     /// Takes one slot past the caches.
     pub(crate) fn take_slot(&mut self, class: ClassId) -> Result<SlotRef, AllocError> {
-        let mut taken = None;
-        self.slabs.take(class, 1, |slot| taken = Some(slot))?;
-        let Some(slot) = taken else { return Err(self.no_slot(class)) };
+        let mut slot = None;
+        let taken = self.slabs.take(class, 1, |taken| slot = Some(taken));
+        taken.inspect_err(|&found| self.note_damage(found))?;
+        let Some(slot) = slot else { return Err(self.no_slot(class)) };
         self.after_take(class);
         Ok(slot)
     }
@@ -460,7 +468,7 @@ impl Engine {
         let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
         let room = size.checked_add(harden.overhead()).ok_or_else(|| self.shortage(size))?;
         let allocated = self.slabs.store.alloc(room, align, owner);
-        if let Some(found) = self.slabs.store.found.take() {
+        if let Some(found) = self.slabs.store.found.take().or(allocated.err()) {
             self.note_damage(found);
         }
         if let Some(payload) = allocated? {

@@ -767,7 +767,9 @@ impl CacheCore {
             None => match self.alloc(layout, engine) {
                 Ok(moved) => moved,
                 Err(error) => {
-                    let slid = engine.with(|engine| slide(engine, pointer, &held, new_size, align));
+                    let slid = engine.with(|engine| {
+                        counted(engine, |engine| slide(engine, pointer, &held, new_size, align))
+                    });
                     return slid?.ok_or(error.into());
                 }
             },
@@ -801,7 +803,10 @@ impl CacheCore {
     ) -> Result<usize, FreeError> {
         match self.find(pointer.addr().get()) {
             Some(found) => Ok(to_usize(found.class.size)),
-            None => engine.with(|engine| held(engine, pointer).map(|held| held.usable)),
+            None => engine.with(|engine| {
+                let held = held(engine, pointer).inspect_err(|&error| engine.note_refusal(error));
+                held.map(|held| held.usable)
+            }),
         }
     }
 

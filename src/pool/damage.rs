@@ -25,13 +25,13 @@ impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// static FOUND: Mutex<Option<Fault>> = Mutex::new(None);
     /// let pool = Pool::<NoLock>::builder()
     ///     .flags(PoolFlags::POISON)
-    ///     .on_fault(|fault| *FOUND.lock().unwrap() = Some(fault))
+    ///     .on_fault(|fault, _| *FOUND.lock().unwrap() = Some(fault), 0)
     ///     .build(&mut memory)?;
     /// let [name, old, _above] = [(); 3].map(|()| pool.alloc(Layout::new::<[u8; 200]>()).unwrap());
-    /// // SAFETY: the overflow is the example's mistake; it stays in the region.
+    /// // SAFETY: the write after the free is the example's mistake; it stays in the region.
     /// unsafe {
     ///     pool.free(old)?;
-    ///     old.add(8).write_bytes(b'x', 100);
+    ///     old.add(50).write(0);
     /// }
     /// let _other = pool.alloc(Layout::new::<[u8; 200]>())?;
     /// let Some(Fault::Corruption(found)) = *FOUND.lock().unwrap() else { panic!("it is found") };
