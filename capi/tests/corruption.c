@@ -252,7 +252,7 @@ static void poison_found_by_a_bulk_is_told(void)
         ((char *)slots[i])[50] ^= 1;
     }
     while (check_stats(pool).damaged_blocks < 4) {
-        CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, 40) == 40);
+        CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, 2) == 2);
     }
     expect(pool, 4, POOL_ERROR_CORRUPTED);
     memory_pool_local_destroy(local);
