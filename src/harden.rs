@@ -67,6 +67,12 @@ impl Harden {
         self.flags.contains(PoolFlags::CANARY)
     }
 
+    /// Whether the sizes that are asked for are counted.
+    #[inline]
+    pub(crate) const fn profiles(self) -> bool {
+        self.flags.contains(PoolFlags::PROFILE)
+    }
+
     /// Whether slots are handed out in random order.
     #[inline]
     pub(crate) const fn shuffles(self) -> bool {

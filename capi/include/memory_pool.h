@@ -154,6 +154,8 @@ typedef struct memory_pool memory_pool_t;
 #define POOL_CANARY 0x8u
 /** Which of the slots that are ready is handed out next is random. */
 #define POOL_RANDOM 0x10u
+/** The sizes that are asked for are counted, for memory_pool_advise(). Each allocation takes the lock. */
+#define POOL_PROFILE 0x20u
 /** Everything that finds mistakes or makes them harmless. */
 #define POOL_HARDENED (POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM)
 
@@ -344,6 +346,27 @@ int memory_pool_add_size_class(memory_pool_t *pool, size_t size, size_t count);
 /** The id of the smallest class that holds `size` bytes. O(1), under the lock; keep the answer.
  *  Negative: minus POOL_ERROR_UNKNOWN_CLASS and so on, as memory_pool_add_size_class(). */
 int memory_pool_class_of(memory_pool_t *pool, size_t size);
+
+/** A size class that memory_pool_advise() suggests. The counts are of all requests so far. */
+typedef struct pool_advice {
+    size_t size;          /**< the size to declare */
+    size_t requests;      /**< requests that the class would have served */
+    size_t bytes;         /**< the bytes that those asked for */
+    ptrdiff_t saved;      /**< bytes that those would have taken less than they did; or more, if < 0 */
+    double request_share; /**< `requests` as a part of all, from 0 to 1 */
+    double byte_share;    /**< `bytes` as a part of all, from 0 to 1 */
+} pool_advice_t;
+
+/**
+ * Writes up to `n` size classes (16 at most) to `out`, from the smallest on: those that would leave
+ * the least memory unused and the fewest requests to the heap, for the sizes that were asked for so
+ * far. The pool must have been created with POOL_PROFILE: run it under the real load for a while, ask,
+ * and create it with the sizes suggested, without the flag. Some million steps, under the lock.
+ *
+ * Returns how many. Negative: minus POOL_ERROR_INVALID_CONFIG (the pool does not count),
+ * POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE, as memory_pool_add_size_class().
+ */
+int memory_pool_advise(memory_pool_t *pool, pool_advice_t *out, size_t n);
 
 /* ---- Looking ------------------------------------------------------------------------------- */
 

@@ -35,6 +35,8 @@ pub const POOL_POISON: u32 = 0x4;
 pub const POOL_CANARY: u32 = 0x8;
 /// Slots in random order.
 pub const POOL_RANDOM: u32 = 0x10;
+/// Sizes are counted.
+pub const POOL_PROFILE: u32 = 0x20;
 /// All that finds mistakes.
 pub const POOL_HARDENED: u32 = POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM;
 
@@ -172,6 +174,7 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
         (POOL_POISON, PoolFlags::POISON),
         (POOL_CANARY, PoolFlags::CANARY),
         (POOL_RANDOM, PoolFlags::RANDOM),
+        (POOL_PROFILE, PoolFlags::PROFILE),
     ];
     let known = named.iter().fold(0, |known, (bit, _)| known | bit);
     let wanted = named.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag);

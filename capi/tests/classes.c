@@ -88,6 +88,45 @@ static void survive_a_reset(memory_pool_t *pool)
     CHECK(memory_pool_free_fixed(pool, slot));
 }
 
+/* A mix of packet sizes gets the classes that fit it. */
+static void advice(void)
+{
+    const size_t mix[] = {40, 576, 40, 40, 576, 40, 1514, 40, 576, 40, 40, 576};
+    for (int thread_safe = 0; thread_safe < 2; thread_safe++) {
+        pool_config_t config;
+        memset(&config, 0, sizeof config);
+        config.pool_size = MIB;
+        config.thread_safe = thread_safe;
+        config.alignment = 16;
+        config.flags = POOL_PROFILE;
+        memory_pool_t *pool = memory_pool_create_with_config(&config);
+        CHECK(pool != NULL);
+        pool_advice_t advice[8];
+        CHECK(memory_pool_advise(pool, advice, 8) == 0);
+        CHECK(memory_pool_advise(pool, NULL, 0) == 0);
+        CHECK_NEGATIVE(memory_pool_advise(pool, NULL, 1), POOL_ERROR_NULL_POINTER);
+        for (int turn = 0; turn < 1200; turn++) {
+            CHECK(memory_pool_free(pool, memory_pool_alloc(pool, mix[turn % 12])));
+        }
+        CHECK(memory_pool_advise(pool, advice, 8) == 3);
+        const size_t sizes[] = {48, 576, 1520}, requests[] = {700, 400, 100};
+        double shares = 0;
+        for (int i = 0; i < 3; i++) {
+            CHECK(advice[i].size == sizes[i] && advice[i].requests == requests[i]);
+            CHECK(advice[i].bytes <= sizes[i] * requests[i]);
+            CHECK(advice[i].saved >= 0);
+            shares += advice[i].request_share;
+        }
+        CHECK(shares > 0.999 && shares < 1.001 && advice[1].byte_share > 0.5);
+        CHECK(memory_pool_advise(pool, advice, 1) == 1);
+        memory_pool_destroy(pool);
+    }
+    memory_pool_t *pool = check_pool(true, false);
+    pool_advice_t none;
+    CHECK_NEGATIVE(memory_pool_advise(pool, &none, 1), POOL_ERROR_INVALID_CONFIG);
+    memory_pool_destroy(pool);
+}
+
 int main(void)
 {
     RUN_ON_EACH_POOL(ids);
@@ -96,5 +135,6 @@ int main(void)
     RUN_ON_EACH_POOL(serve_smaller_sizes);
     RUN_ON_EACH_POOL(refused_classes_leave_no_trace);
     RUN_ON_EACH_POOL(survive_a_reset);
+    RUN(advice);
     return 0;
 }

@@ -39,6 +39,7 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
 {
     pool_stats_t stats;
     pool_damage_t damage;
+    pool_advice_t advice;
     CHECK_FAILS(memory_pool_reset(pool), error);
     CHECK_FAILS(memory_pool_alloc(pool, 64), error);
     CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), error);
@@ -55,6 +56,7 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     CHECK_FAILS(memory_pool_flush_thread(pool), error);
     CHECK_NEGATIVE(memory_pool_add_size_class(pool, 64, 1), error);
     CHECK_NEGATIVE(memory_pool_class_of(pool, 64), error);
+    CHECK_NEGATIVE(memory_pool_advise(pool, &advice, 1), error);
     CHECK_FAILS(memory_pool_get_stats(pool, &stats), error);
     CHECK_FAILS(memory_pool_print_stats(pool), error);
     CHECK_FAILS(memory_pool_validate(pool), error);

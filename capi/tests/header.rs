@@ -54,7 +54,9 @@ fn generated_header() -> String {
     };
     // They are named by their aliases wherever they are used, which cbindgen does not follow.
     config.export.include =
-        ["pool_config", "pool_stats", "pool_error", "pool_damage"].map(Into::into).into();
+        ["pool_config", "pool_stats", "pool_error", "pool_damage", "pool_advice"]
+            .map(Into::into)
+            .into();
     config.export.rename = [("AnyBool", "bool"), ("AnyError", "pool_error_t")]
         .map(|(rust, c)| (rust.into(), c.into()))
         .into();

@@ -8,6 +8,7 @@ use super::{
     class_cache::ClassCache,
     depot::Depot,
     magazine::Magazine,
+    profile::Profile,
 };
 use crate::{
     config::{ClassId, FaultFn, SizeClass, WatermarkFn},
@@ -74,6 +75,7 @@ pub(crate) struct Engine {
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
+    pub(crate) profile: Profile,
     /// What the caller reports once the lock is free.
     pub(crate) events: Events,
 }
@@ -102,6 +104,7 @@ impl Engine {
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
+            profile: Profile::off(),
             events: Events::new(on_fault),
         }
     }
@@ -331,6 +334,7 @@ impl Engine {
         self.slabs.reset()?;
         self.slabs.store.free_all()?;
         (self.peak_bytes, self.failures, self.bad_frees) = (0, 0, 0);
+        self.profile.clear();
         Ok(())
     }
 
@@ -363,6 +367,18 @@ impl Engine {
         self.slabs.put(slot.class, slot.at.start.addr())?;
         self.note_watermark(slot.class);
         Ok(())
+    }
+
+    /// Starts to count the sizes that are asked for, in pools with the flag for it.
+    pub(crate) fn start_profile(&mut self) -> Result<(), ConfigError> {
+        if self.harden().profiles() { self.profile.start(&mut self.slabs.store) } else { Ok(()) }
+    }
+
+    /// Counts a request for a slot of a class, if requests by size may come to it.
+    pub(crate) fn profile_class(&mut self, class: ClassId) {
+        if let Some(entry) = self.slabs.class(class).filter(|entry| !entry.dedicated) {
+            self.profile.count(entry.shape.size);
+        }
     }
 
     /// Why a class has no slot.

@@ -215,6 +215,7 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
         let class = engine.with(|engine| {
+            engine.profile.count(size);
             let none = if size == 0 { AllocError::ZeroSize } else { AllocError::UnknownClass };
             engine.slabs.class_of(size).ok_or_else(|| engine.refuse(none))
         });
@@ -228,6 +229,10 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
+        // A cache that does not know the class may not have heard that the pool counts.
+        if self.harden.profiles() || self.class(id).is_none() {
+            engine.with(|engine| engine.profile_class(id));
+        }
         self.alloc_slot_of(id, None, engine)
     }
 
@@ -472,6 +477,10 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
+        let knows = self.harden.profiles();
+        if knows {
+            engine.with(|engine| engine.profile.count(layout.size()));
+        }
         let class = self.class_for(layout).map(|(id, _)| id);
         if let Some(id) = class
             && let Some(slot) = self.pop_any(id, Some(layout.size()), engine)
@@ -481,6 +490,10 @@ impl CacheCore {
         engine.with(|engine| {
             if engine.is_plain() {
                 return engine.alloc_plain(layout);
+            }
+            if !knows {
+                // A new cache has not heard that the pool counts.
+                engine.profile.count(layout.size());
             }
             let block = self.ready(layout, engine).or_else(|error| {
                 self.reclaim(error, engine);

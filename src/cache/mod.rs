@@ -7,9 +7,11 @@ mod depot;
 mod engine;
 mod local_cache;
 mod magazine;
+mod profile;
 
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
 pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};
 pub(crate) use magazine::Magazine;
+pub(crate) use profile::SizeCount;

@@ -204,8 +204,12 @@ impl SizeTable {
         Self { classes: [PieceKind::HEAP; BUCKETS], serving: [PieceKind::HEAP; LINEAR_BUCKETS] }
     }
 
+    /// How many buckets there are.
+    pub(crate) const BUCKETS: usize = BUCKETS;
+
+    /// The bucket that a size falls into; of one that no class can have, a number beyond.
     #[inline(always)]
-    fn bucket(size: usize) -> usize {
+    pub(crate) fn bucket(size: usize) -> usize {
         if size <= LINEAR_MAX {
             return size.div_ceil(LINEAR_STEP);
         }
