@@ -343,6 +343,44 @@ bool memory_pool_flush_thread(memory_pool_t *pool);
  */
 int memory_pool_add_size_class(memory_pool_t *pool, size_t size, size_t count);
 
+/** Called when a class has fewer slots ready than its low watermark: how many are left. */
+typedef void (*memory_pool_low_watermark_t)(memory_pool_t *pool, int class_id, size_t left,
+                                            void *user_data);
+
+/** What a size class is to be. Zero in any field but the size means that there is none. */
+typedef struct pool_class_config {
+    /** Bytes of its objects. Required. */
+    size_t size;
+    /** Slots that are set aside for it, and stay its own. */
+    size_t reserve;
+    /** Slots that it may have handed out at most, those in caches included: at least the reserve. What it
+     *  refuses then fails with POOL_ERROR_CLASS_LIMIT, and counts as a limit hit, not as a failure. */
+    size_t limit;
+    /** Whether slots are spread over the processor cache's sets: for sizes that are a multiple of a large
+     *  power of two. */
+    bool coloured;
+    /** Whether it is kept to those who name it by its id: requests by size do not draw on it. */
+    bool dedicated;
+    /** When fewer slots than this are ready (within the limit), `on_low` is called; goes with `on_low`. */
+    size_t low_watermark;
+    /** Called once each time they do, on the thread that made the call, after that and without a lock:
+     *  it may use the pool. */
+    memory_pool_low_watermark_t on_low;
+    /** Passed on to `on_low`. */
+    void *user_data;
+    /** Zero. */
+    uint64_t reserved[4];
+} pool_class_config_t;
+
+/**
+ * As memory_pool_add_size_class(), with all that a class can have. `config` is not needed any more
+ * afterwards.
+ *
+ * Returns and errors as there, and POOL_ERROR_INVALID_CONFIG: a limit below the reserve, a watermark
+ * without a function or the other way round, or a reserved field.
+ */
+int memory_pool_add_size_class_with(memory_pool_t *pool, const pool_class_config_t *config);
+
 /** The id of the smallest class that holds `size` bytes. O(1), under the lock; keep the answer.
  *  Negative: minus POOL_ERROR_UNKNOWN_CLASS and so on, as memory_pool_add_size_class(). */
 int memory_pool_class_of(memory_pool_t *pool, size_t size);

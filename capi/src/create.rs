@@ -15,9 +15,9 @@ use crate::{
         Failure,
         pool_error::{POOL_ERROR_INVALID_SIZE, POOL_ERROR_NULL_POINTER},
     },
-    faults,
     handle::{Kind, call, call_without_pool, guarded, memory_pool, memory_pool_t, on_base},
     memory::Source,
+    reports,
 };
 
 /// See the header.
@@ -84,7 +84,7 @@ unsafe fn create_from(
     config: &pool_config,
 ) -> Result<*mut memory_pool_t, Failure> {
     // SAFETY: the caller's promise.
-    let pool_config = unsafe { config.pool() }?.on_fault(faults::note, 0);
+    let pool_config = unsafe { config.pool() }?.on_fault(reports::note_fault, 0);
     let kind = if config.thread_safe.is_true() {
         let pool = Pool::builder().config(pool_config).map(source, bytes)?;
         // SAFETY: `place` puts it where it stays until `destroy` ends it.
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn memory_pool_reset(pool: *mut memory_pool_t) -> bool {
             Kind::Shared(pinned) => pinned.reset(),
             Kind::Single(pool) => pool.reset(),
         }
-        .map_err(faults::noted)?;
+        .map_err(reports::noted)?;
         Ok(true)
     });
     call(pool, false, |_| reset)

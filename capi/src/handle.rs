@@ -14,6 +14,7 @@ use libmempool::{NoLock, PinnedPool, Pool, PthreadMutex};
 use libmempool_std::valgrind::{self, InStep, Quiet};
 
 use crate::{
+    classes::Watches,
     error::{
         Failure, pool_error,
         pool_error::{
@@ -22,8 +23,8 @@ use crate::{
         },
         pool_error_t, set_last_error,
     },
-    faults,
     memory::Source,
+    reports::{self, Report},
 };
 
 /// Bytes behind each block that valgrind lets nobody touch.
@@ -55,6 +56,7 @@ pub struct memory_pool {
     pool: Either,
     handler: AtomicPtr<c_void>,
     user_data: AtomicPtr<c_void>,
+    watches: Watches,
 }
 
 pub use memory_pool as memory_pool_t;
@@ -111,8 +113,9 @@ impl memory_pool {
             Kind::Single(single) => (SINGLE, Either { single: ManuallyDrop::new(single) }),
         };
         let (handler, user_data) = (AtomicPtr::new(null_mut()), AtomicPtr::new(null_mut()));
+        let watches = Watches::default();
         // SAFETY: the place is made for it, and the pool keeps its memory.
-        unsafe { place.write(Self { magic, pool, handler, user_data }) };
+        unsafe { place.write(Self { magic, pool, handler, user_data, watches }) };
         Ok(place)
     }
 
@@ -205,21 +208,33 @@ impl memory_pool {
         }
     }
 
-    /// Tells the handler, if there is one, of what a call came by.
+    /// Tells the program what a call came by, as far as it wants to hear of it.
     #[cold]
-    fn tell_faults(&self) {
-        for Failure { error, suspect } in faults::take() {
-            let handler = self.handler.load(Relaxed);
-            // SAFETY: `set_handler` stored a function of this type, or null.
-            let handler = unsafe {
-                core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
-            };
-            let (Some(handler), Some(suspect)) = (handler, suspect) else { continue };
-            let this = core::ptr::from_ref(self).cast_mut();
-            let address = core::ptr::without_provenance(suspect);
-            // SAFETY: whoever set the handler vouches for it; no lock is held.
-            unsafe { handler(this, error, address, self.user_data.load(Relaxed)) };
+    fn tell(&self) {
+        let this = core::ptr::from_ref(self).cast_mut();
+        for report in reports::take() {
+            match report {
+                Report::Fault(failure) => self.tell_fault(this, failure),
+                Report::Low(class, left) => self.watches.tell(this, class, left),
+            }
         }
+    }
+
+    fn tell_fault(&self, this: *mut Self, Failure { error, suspect }: Failure) {
+        let handler = self.handler.load(Relaxed);
+        // SAFETY: `set_handler` stored a function of this type, or null.
+        let handler = unsafe {
+            core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
+        };
+        let (Some(handler), Some(suspect)) = (handler, suspect) else { return };
+        let address = core::ptr::without_provenance(suspect);
+        // SAFETY: whoever set the handler vouches for it; no lock is held.
+        unsafe { handler(this, error, address, self.user_data.load(Relaxed)) };
+    }
+
+    /// Who is told when a class runs low.
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     pub(crate) fn set_handler(
@@ -265,8 +280,8 @@ pub(crate) fn call_on<R>(
         pool.failed(failure);
         failed
     });
-    if faults::are_there() {
-        pool.tell_faults();
+    if reports::are_there() {
+        pool.tell();
     }
     result
 }

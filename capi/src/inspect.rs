@@ -11,8 +11,8 @@ use libmempool::{ClassId, Damage, NeighbourState, PoolStats};
 
 use crate::{
     error::pool_error::POOL_ERROR_NULL_POINTER,
-    faults,
     handle::{call, memory_pool_corruption_handler_t, memory_pool_t, on_base},
+    reports,
 };
 
 /// `pool_stats_t`; see the header.
@@ -127,7 +127,7 @@ pub extern "C" fn memory_pool_print_stats(pool: *mut memory_pool_t) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn memory_pool_validate(pool: *mut memory_pool_t) -> bool {
     call(pool, false, |pool| {
-        on_base!(pool, pool => pool.validate()).map_err(faults::noted)?;
+        on_base!(pool, pool => pool.validate()).map_err(reports::noted)?;
         Ok(true)
     })
 }
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn memory_pool_find_damage(
             return Err(POOL_ERROR_NULL_POINTER.into());
         }
         let Err(found) = on_base!(pool, pool => pool.validate()) else { return Ok(false) };
-        faults::noted(found);
+        reports::noted(found);
         // SAFETY: the caller's promise.
         unsafe { damage.write(found.into()) };
         Ok(true)

@@ -1,16 +1,13 @@
-//! Tuning: warming, returning what is idle, adding classes, and which ones to add.
+//! Tuning: warming, returning what is idle, and which classes to add.
 #![allow(unsafe_code)] // exported symbols
 
 use core::ffi::c_int;
 
-use libmempool::{Advice, AdvisedClass, ClassId, SizeClass};
+use libmempool::{Advice, AdvisedClass};
 
 use crate::{
-    config::slot_size,
-    error::{
-        Failure, memory_pool_get_last_error,
-        pool_error::{POOL_ERROR_INVALID_CONFIG, POOL_ERROR_NULL_POINTER},
-    },
+    classes::number_call,
+    error::pool_error::{POOL_ERROR_INVALID_CONFIG, POOL_ERROR_NULL_POINTER},
     handle::{Kind, RED_ZONE, call, memory_pool, memory_pool_t, on_base},
 };
 
@@ -53,19 +50,6 @@ impl memory_pool {
     fn free_bytes(&self) -> usize {
         on_base!(self, pool => pool.stats()).free_bytes
     }
-}
-
-/// See the header.
-#[unsafe(no_mangle)]
-pub extern "C" fn memory_pool_add_size_class(
-    pool: *mut memory_pool_t,
-    size: usize,
-    count: usize,
-) -> c_int {
-    class_call(pool, |pool| {
-        let class = SizeClass::new(slot_size(size)).reserve(count);
-        Ok(on_base!(pool, pool => pool.add_size_class(class))?)
-    })
 }
 
 /// `pool_advice_t`; see the header.
@@ -120,30 +104,4 @@ pub unsafe extern "C" fn memory_pool_advise(
         }
         Ok(c_int::try_from(count).unwrap_or(c_int::MAX))
     })
-}
-
-/// See the header.
-#[unsafe(no_mangle)]
-pub extern "C" fn memory_pool_class_of(pool: *mut memory_pool_t, size: usize) -> c_int {
-    class_call(pool, |pool| {
-        let size = slot_size(size);
-        Ok(on_base!(pool, pool => pool.class_of(size))?)
-    })
-}
-
-/// Runs a call that finds a class: its number, or the error's, negative.
-fn class_call(
-    pool: *mut memory_pool_t,
-    work: impl FnOnce(&memory_pool) -> Result<ClassId, Failure>,
-) -> c_int {
-    number_call(pool, |pool| work(pool).map(|class| class.number().into()))
-}
-
-/// Runs a call that returns a number, or the error's, negative.
-fn number_call(
-    pool: *mut memory_pool_t,
-    work: impl FnOnce(&memory_pool) -> Result<c_int, Failure>,
-) -> c_int {
-    let number = call(pool, None, |pool| work(pool).map(Some));
-    number.unwrap_or_else(|| -(memory_pool_get_last_error() as c_int))
 }

@@ -6,8 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* POOL_ERROR_CORRUPTED is reached in corruption.c, which writes where it must not. No call sets a
-   class limit, and POOL_ERROR_INTERNAL is a mistake of the library. */
+/* POOL_ERROR_CORRUPTED is reached in corruption.c, which writes where it must not, POOL_ERROR_CLASS_LIMIT
+   in classes.c, and POOL_ERROR_INTERNAL is a mistake of the library. */
 
 static void texts(void)
 {
@@ -40,6 +40,8 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     pool_stats_t stats;
     pool_damage_t damage;
     pool_advice_t advice;
+    pool_class_config_t class_config;
+    memset(&class_config, 0, sizeof class_config);
     CHECK_FAILS(memory_pool_reset(pool), error);
     CHECK_FAILS(memory_pool_alloc(pool, 64), error);
     CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), error);
@@ -55,6 +57,7 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     CHECK_FAILS(memory_pool_defragment(pool), error);
     CHECK_FAILS(memory_pool_flush_thread(pool), error);
     CHECK_NEGATIVE(memory_pool_add_size_class(pool, 64, 1), error);
+    CHECK_NEGATIVE(memory_pool_add_size_class_with(pool, &class_config), error);
     CHECK_NEGATIVE(memory_pool_class_of(pool, 64), error);
     CHECK_NEGATIVE(memory_pool_advise(pool, &advice, 1), error);
     CHECK_FAILS(memory_pool_get_stats(pool, &stats), error);
@@ -73,6 +76,7 @@ static void null_pointers(void)
     CHECK_FAILS(memory_pool_free(NULL, NULL), POOL_ERROR_NULL_POINTER);
     CHECK_FAILS(memory_pool_get_stats(pool, NULL), POOL_ERROR_NULL_POINTER);
     CHECK_FAILS(memory_pool_find_damage(pool, NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_NEGATIVE(memory_pool_add_size_class_with(pool, NULL), POOL_ERROR_NULL_POINTER);
     refuses_handle(NULL, POOL_ERROR_NULL_POINTER);
     memory_pool_destroy(pool);
 }
