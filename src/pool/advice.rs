@@ -144,6 +144,23 @@ struct Advisor<'e> {
     len: usize,
 }
 
+/// A class, as far as it matters here.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Bytes from one slot to the next.
+    stride: usize,
+    /// Those that an object may use.
+    size: usize,
+}
+
+impl Shape {
+    /// Bytes that the requests of a bucket take if this is the next larger class; `None`: that would waste
+    /// too much, and the heap serves them.
+    fn serves(self, count: SizeCount) -> Option<u64> {
+        (count.largest >= least_request(self.size)).then(|| total(count.requests, self.stride))
+    }
+}
+
 /// For each number of classes, and each size that the last of them can have, the size of the one before.
 type Choices = [[u8; SIZES]; MAX_ADVISED];
 
@@ -167,12 +184,12 @@ impl<'e> Advisor<'e> {
         self.counts[usize::from(self.used[index])]
     }
 
-    /// Bytes that a class for the largest objects of a bucket uses for each, and those that they may use.
-    fn class(&self, index: usize) -> (usize, usize) {
+    /// The class for the largest objects of a bucket.
+    fn class(&self, index: usize) -> Shape {
         let (granule, overhead) = (self.engine.store().granule(), self.engine.harden().overhead());
         let largest = self.count(index).largest;
         let stride = granule.round_up(largest + overhead).unwrap_or(largest);
-        (stride, if overhead == 0 { stride } else { largest })
+        Shape { stride, size: if overhead == 0 { stride } else { largest } }
     }
 
     /// Bytes of the heap that the requests of a bucket take.
@@ -182,17 +199,13 @@ impl<'e> Advisor<'e> {
         total(count.requests, block.and_then(|size| heap.block_size(size)).unwrap_or(count.largest))
     }
 
-    /// Bytes that the requests of a bucket would take from the class for another one, if that served them.
-    fn in_class(&self, count: SizeCount, (stride, size): (usize, usize)) -> Option<u64> {
-        (count.largest >= least_request(size)).then(|| total(count.requests, stride))
-    }
-
     /// Bytes that the requests of a bucket take as the pool is.
     fn at_present(&self, count: SizeCount) -> u64 {
         let class = self.engine.slabs.class_of(count.largest);
         let class = class.and_then(|id| self.engine.slabs.class(id));
-        let shape = class.map(|class| (to_usize(class.shape.stride), class.shape.size));
-        shape.and_then(|shape| self.in_class(count, shape)).unwrap_or_else(|| self.in_heap(count))
+        let shape = class
+            .map(|class| Shape { stride: to_usize(class.shape.stride), size: class.shape.size });
+        shape.and_then(|shape| shape.serves(count)).unwrap_or_else(|| self.in_heap(count))
     }
 
     /// What the requests of a bucket weigh if the heap serves them.
@@ -202,8 +215,8 @@ impl<'e> Advisor<'e> {
     }
 
     /// What the requests of a bucket weigh if the next larger class is another bucket's.
-    fn weight(&self, index: usize, class: (usize, usize)) -> u64 {
-        self.in_class(self.count(index), class).unwrap_or_else(|| self.weight_in_heap(index))
+    fn weight(&self, index: usize, class: Shape) -> u64 {
+        class.serves(self.count(index)).unwrap_or_else(|| self.weight_in_heap(index))
     }
 
     /// Chooses the classes: of `n` classes the last of which is `j`, the least weight is that of `n - 1`
@@ -268,10 +281,10 @@ impl<'e> Advisor<'e> {
             let count = self.count(index);
             let now = self.at_present(count);
             let class = (next < len).then(|| self.class(usize::from(chosen[next])));
-            let then = class.and_then(|class| self.in_class(count, class));
-            if let (Some((_, size)), Some(then)) = (class, then) {
+            let then = class.and_then(|class| class.serves(count));
+            if let (Some(class), Some(then)) = (class, then) {
                 let entry = &mut classes[next];
-                entry.size = size;
+                entry.size = class.size;
                 entry.requests += count.requests;
                 entry.bytes = entry.bytes.saturating_add(count.bytes);
                 entry.saved = entry.saved.saturating_add(difference(now, then));
