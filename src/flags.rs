@@ -39,9 +39,6 @@ bitflags::bitflags! {
         const CANARY = 1 << 3;
         /// Which of the slots that a cache has ready is handed out next is random.
         const RANDOM = 1 << 4;
-        /// Counts which sizes are asked for, for [`Pool::advise`](crate::Pool::advise), in a table of 3
-        /// to 4 KiB in the pool's memory. Each allocation takes the lock: this is for the laboratory.
-        const PROFILE = 1 << 5;
         /// Everything that finds mistakes or makes them harmless.
         const HARDENED = Self::POISON.bits() | Self::CANARY.bits() | Self::RANDOM.bits()
             | Self::ZERO_ON_FREE.bits();

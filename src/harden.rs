@@ -34,6 +34,9 @@ const MAX_SLACK: usize = (1 << 24) - 1;
 /// Most canary bytes: what lies between them and the seal was never anybody's.
 const CANARY: usize = 64;
 
+/// Beside the public flags, as it too keeps requests from the quick ways.
+const PROFILE: PoolFlags = PoolFlags::from_bits_retain(1 << 31);
+
 /// A pool's flags, and the key of its canaries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Harden {
@@ -70,7 +73,12 @@ impl Harden {
     /// Whether the sizes that are asked for are counted.
     #[inline]
     pub(crate) const fn profiles(self) -> bool {
-        self.flags.contains(PoolFlags::PROFILE)
+        self.flags.contains(PROFILE)
+    }
+
+    /// The same, and the sizes that are asked for are counted.
+    pub(crate) const fn profiling(self) -> Self {
+        Self { flags: self.flags.union(PROFILE), ..self }
     }
 
     /// Whether slots are handed out in random order.

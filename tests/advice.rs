@@ -3,10 +3,15 @@
 mod common;
 
 use common::{Bench, Handle, Memory, Rng, bytes, layout};
-use libmempool::{Advice, ClassId, MAX_ADVISED, NoLock, Pool, PoolConfig, PoolFlags, SizeClass};
+use libmempool::{
+    Advice, ClassId, ConfigError, MAX_ADVISED, NoLock, Pool, PoolConfig, PoolFlags, SizeClass,
+};
 
-fn config(flags: PoolFlags) -> PoolConfig {
-    PoolConfig::new().size_classes(&[64, 2048]).flags(flags | PoolFlags::PROFILE)
+/// A pool that counts.
+fn profiled(flags: PoolFlags, bytes: usize) -> Bench {
+    let bench = Bench::new(PoolConfig::new().size_classes(&[64, 2048]).flags(flags), bytes);
+    bench.pool().start_profile().unwrap();
+    bench
 }
 
 /// Asks for a block and gives it back.
@@ -20,12 +25,12 @@ fn sizes(advice: &Advice) -> Vec<usize> {
 }
 
 #[test]
-fn without_the_flag_nothing_is_counted() {
+fn without_being_asked_nothing_is_counted() {
     let bench = Bench::new(PoolConfig::new().size_classes(&[64]), 64 << 10);
     let plain = bench.pool().stats().metadata_bytes;
     ask(&mut bench.pool(), 50);
     assert_eq!(bench.pool().advise(4), None);
-    let counts = Bench::new(config(PoolFlags::empty()), 64 << 10);
+    let counts = profiled(PoolFlags::empty(), 64 << 10);
     assert!(counts.pool().stats().metadata_bytes > plain + 2000, "the table is the pool's own");
     let advice = counts.pool().advise(4).unwrap();
     assert_eq!((advice.requests, advice.classes().len()), (0, 0));
@@ -35,7 +40,7 @@ fn without_the_flag_nothing_is_counted() {
 #[test]
 fn every_request_is_counted_once() {
     for flags in [PoolFlags::empty(), PoolFlags::HARDENED] {
-        let mut bench = Bench::new(config(flags), 256 << 10);
+        let mut bench = profiled(flags, 256 << 10);
         let fixed = bench.pool().add_size_class(SizeClass::new(300).dedicated()).unwrap();
         let (mut requests, mut asked) = (0, 0);
         // What comes from here on counts: making handles has asked for slots.
@@ -75,7 +80,7 @@ fn every_request_is_counted_once() {
 #[test]
 fn a_packet_mix_gets_its_classes() {
     for flags in [PoolFlags::empty(), PoolFlags::CANARY] {
-        let bench = Bench::new(config(flags), 256 << 10);
+        let bench = profiled(flags, 256 << 10);
         for turn in 0..12_000 {
             let size = [40, 576, 40, 40, 576, 40, 1514, 40, 576, 40, 40, 576][turn % 12];
             ask(&mut bench.pool(), size);
@@ -103,10 +108,39 @@ fn a_packet_mix_gets_its_classes() {
     }
 }
 
+/// Caches that are in use when it starts count from their next slow call on.
+#[test]
+fn a_profile_may_start_late() {
+    let bench = Bench::new(PoolConfig::new().size_classes(&[64]).magazine(8), 64 << 10);
+    for (name, handle) in &mut bench.handles() {
+        ask(&mut **handle, 64);
+        bench.pool().start_profile().unwrap();
+        let before = bench.pool().advise(1).unwrap().requests;
+        let slots: Vec<_> = (0..40).map(|_| handle.alloc(bytes(64)).unwrap()).collect();
+        let counted = bench.pool().advise(1).unwrap().requests - before;
+        assert!((24..=40).contains(&counted), "{name}: {counted}");
+        for slot in slots {
+            handle.free(slot).unwrap();
+        }
+        bench.pool().validate().unwrap();
+    }
+}
+
+#[test]
+fn a_profile_needs_memory() {
+    let pool = Pool::<NoLock>::empty();
+    assert_eq!(pool.start_profile(), Err(ConfigError::NotInitialised));
+    let mut memory = Memory::new(2048);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let before = pool.stats();
+    assert_eq!(pool.start_profile(), Err(ConfigError::OutOfMemory));
+    assert_eq!((pool.stats(), pool.advise(1)), (before, None));
+}
+
 /// With fewer classes than sizes, they share.
 #[test]
 fn no_more_classes_than_are_wanted() {
-    let bench = Bench::new(config(PoolFlags::empty()), 1 << 20);
+    let bench = profiled(PoolFlags::empty(), 1 << 20);
     for size in (32..2000).step_by(48) {
         ask(&mut bench.pool(), size);
     }
@@ -153,8 +187,8 @@ fn the_choice_is_the_best() {
     let mut rng = Rng::new(3);
     for round in 0..60 {
         let mut memory = Memory::new(1 << 20);
-        let pool = Pool::<NoLock>::builder().flags(PoolFlags::PROFILE);
-        let pool = pool.build(memory.region()).unwrap();
+        let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+        pool.start_profile().unwrap();
         // Sizes that are a granule each, so that each is a bucket.
         let distinct: Vec<_> = (0..9)
             .map(|_| (1 + rng.below(60)) * GRANULE)
@@ -192,7 +226,7 @@ fn the_choice_is_the_best() {
 /// Alignments are not sizes, and what a realloc moves to is asked for.
 #[test]
 fn reallocs_count_where_they_move() {
-    let bench = Bench::new(config(PoolFlags::empty()), 64 << 10);
+    let bench = profiled(PoolFlags::empty(), 64 << 10);
     let block = bench.pool().alloc(layout(100, 16)).unwrap();
     let _above = bench.pool().alloc(layout(100, 16)).unwrap();
     Handle::realloc(&mut bench.pool(), block, layout(100, 16), 500).unwrap();

@@ -138,6 +138,11 @@ impl pool_config {
         Ok(config)
     }
 
+    /// Whether sizes are to be counted.
+    pub(crate) fn profiles(&self) -> bool {
+        self.flags & POOL_PROFILE != 0
+    }
+
     /// The pages to be.
     pub(crate) fn pages(&self) -> Result<MmapPages, Failure> {
         const KNOWN: u32 = POOL_PAGES_SMALL
@@ -174,7 +179,8 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
         (POOL_POISON, PoolFlags::POISON),
         (POOL_CANARY, PoolFlags::CANARY),
         (POOL_RANDOM, PoolFlags::RANDOM),
-        (POOL_PROFILE, PoolFlags::PROFILE),
+        // Not a flag of the pool's: see `create_from`.
+        (POOL_PROFILE, PoolFlags::empty()),
     ];
     let known = named.iter().fold(0, |known, (bit, _)| known | bit);
     let wanted = named.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag);

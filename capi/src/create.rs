@@ -92,6 +92,12 @@ unsafe fn create_from(
     } else {
         Kind::Single(Pool::builder().config(pool_config).map(source, bytes)?)
     };
+    if config.profiles() {
+        match &kind {
+            Kind::Shared(pinned) => pinned.pool().start_profile(),
+            Kind::Single(pool) => pool.start_profile(),
+        }?;
+    }
     let place = memory_pool::place(kind)?;
     let pool = memory_pool::of(place.as_ptr())?;
     valgrind::pool_created(pool.anchor(), region_of(pool));

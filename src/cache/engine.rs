@@ -369,9 +369,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts to count the sizes that are asked for, in pools with the flag for it.
+    /// Starts to count the sizes that are asked for. Caches learn of it when they next come here.
     pub(crate) fn start_profile(&mut self) -> Result<(), ConfigError> {
-        if self.harden().profiles() { self.profile.start(&mut self.slabs.store) } else { Ok(()) }
+        let store = &mut self.slabs.store;
+        self.profile.start(store)?;
+        store.harden = store.harden.profiling();
+        self.drain = self.drain.wrapping_add(1);
+        Ok(())
     }
 
     /// Counts a request for a slot of a class, if requests by size may come to it.

@@ -394,6 +394,10 @@ impl CacheCore {
         if self.drain != engine.drain {
             self.flush(engine, false);
             self.drain = engine.drain;
+            if self.quick > 0 && !engine.harden().is_off() {
+                // The pool has begun to count sizes.
+                self.close(engine);
+            }
         }
         if self.block.count() != engine.slabs.classes().len() {
             self.renew(engine);

@@ -17,39 +17,54 @@ pub(crate) struct SizeCount {
 
 /// Counts for each bucket of sizes that a class can have, and one for all that are larger; or nothing.
 #[derive(Debug)]
-pub(crate) struct Profile(Table<SizeCount>);
+pub(crate) struct Profile {
+    counts: Table<SizeCount>,
+    /// A pointer, so that programs without a profile need not have it.
+    count: Option<fn(&mut [SizeCount], usize)>,
+}
 
 impl Profile {
     /// No counts.
     pub(crate) const fn off() -> Self {
-        Self(Table::empty())
+        Self { counts: Table::empty(), count: None }
     }
 
     /// Counts from now on, in memory of the pool's own.
     pub(crate) fn start(&mut self, store: &mut Store) -> Result<(), ConfigError> {
-        self.0.extend(store, SizeTable::BUCKETS + 1)
+        if self.count.is_none() {
+            self.counts.extend(store, SizeTable::BUCKETS + 1)?;
+            self.count = Some(count);
+        }
+        Ok(())
     }
 
     /// Counts a request.
+    #[inline]
     pub(crate) fn count(&mut self, size: usize) {
-        if self.0.is_empty() || size == 0 {
-            return;
+        if let Some(count) = self.count {
+            count(&mut self.counts, size);
         }
-        let bucket = SizeTable::bucket(size).min(SizeTable::BUCKETS);
-        let Some(count) = self.0.get_mut(bucket) else { return };
-        count.requests = count.requests.saturating_add(1);
-        count.bytes = count.bytes.saturating_add(size);
-        count.largest = count.largest.max(size);
     }
 
     /// Forgets what has been counted.
     pub(crate) fn clear(&mut self) {
-        self.0.fill(SizeCount::default());
+        self.counts.fill(SizeCount::default());
     }
 
     /// The counts, from the smallest size on; the last is of sizes that no class can have. Empty if
     /// nothing is counted.
     pub(crate) fn counts(&self) -> &[SizeCount] {
-        &self.0
+        &self.counts
     }
+}
+
+fn count(counts: &mut [SizeCount], size: usize) {
+    if size == 0 {
+        return;
+    }
+    let bucket = SizeTable::bucket(size).min(SizeTable::BUCKETS);
+    let count = &mut counts[bucket];
+    count.requests = count.requests.saturating_add(1);
+    count.bytes = count.bytes.saturating_add(size);
+    count.largest = count.largest.max(size);
 }

@@ -7,6 +7,7 @@ use lock_api::RawMutex;
 use super::pool::Pool;
 use crate::{
     cache::{Engine, SizeCount},
+    error::ConfigError,
     page_source::PageSource,
     slab::{SizeTable, least_request},
     units::{to_u8, to_usize},
@@ -88,9 +89,21 @@ impl fmt::Display for Advice {
 }
 
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
+    /// Starts to count which sizes are asked for, for [`advise`](Self::advise), in a table of 3 to 4 KiB in
+    /// the pool's memory. From now on each allocation takes the lock: this is for the laboratory. A cache
+    /// that is in use learns of it the next time it takes the lock. A reset forgets what was counted.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfMemory`], [`ConfigError::NotInitialised`].
+    pub fn start_profile(&self) -> Result<(), ConfigError> {
+        let engine = &mut self.inner.lock().engine;
+        engine.store().first_region().ok_or(ConfigError::NotInitialised)?;
+        engine.start_profile()
+    }
+
     /// Suggests up to `most` size classes ([`MAX_ADVISED`] at most) for the requests that were counted so
-    /// far: those that leave the least memory unused and the fewest requests to the heap. `None` without
-    /// [`PoolFlags::PROFILE`](crate::PoolFlags::PROFILE).
+    /// far: those that leave the least memory unused and the fewest requests to the heap. `None` before
+    /// [`start_profile`](Self::start_profile).
     ///
     /// A request without a class weighs a quarter more than it takes, for the time that the heap costs;
     /// a class that would save less than 1/256 of all is not suggested. The same requests give the same
@@ -98,12 +111,12 @@ impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     ///
     /// ```
     /// # use std::{alloc::Layout, mem::MaybeUninit};
-    /// use libmempool::{NoLock, Pool, PoolFlags};
+    /// use libmempool::{NoLock, Pool};
     /// # let mut memory = vec![MaybeUninit::uninit(); 1 << 20];
     /// let pool = Pool::<NoLock>::builder()
     ///     .size_classes(&[2048])                     // one class for all packets: a waste?
-    ///     .flags(PoolFlags::PROFILE)
     ///     .build(&mut memory)?;
+    /// pool.start_profile()?;
     /// for packet in 0..1200 {
     ///     // The simple IMIX: 7 of 40 bytes, 4 of 576, 1 of 1500; and their metadata.
     ///     for size in [[40, 576, 40, 40, 576, 40, 1500, 40, 576, 40, 40, 576][packet % 12], 96] {

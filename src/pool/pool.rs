@@ -715,7 +715,6 @@ fn new_engine(config: &PoolConfig, region: Region, zeroed: bool) -> Result<Engin
     let key = pool_key(config.key, &region);
     let store = Store::new(region, zeroed, granule, key, config.flags)?;
     let mut engine = Engine::new(store, config.magazine, config.on_fault);
-    engine.start_profile()?;
     for class in classes {
         engine.add_class(class)?;
     }
