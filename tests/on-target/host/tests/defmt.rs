@@ -56,7 +56,7 @@ fn check(target: &'static str) {
         "Free(NotLive { addr: ",
         "Free(NotLive { addr: ",
         "BulkFreeError { freed: 1, error: NotLive { addr: ",
-        "Corruption { addr: ",
+        "Damage { addr: ",
         "Free(Overrun { addr: ",
         "Overrun { addr: ",
         "PoolStats { region_bytes: 3072, ",
