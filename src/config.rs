@@ -159,8 +159,8 @@ impl fmt::Display for LeakReport {
 /// Called with what was still live when a pool is dropped, if anything was.
 pub type LeakFn = fn(LeakReport);
 
-/// What [`PoolConfig::on_fault`] calls.
-pub type FaultFn = fn(Fault);
+/// What [`PoolConfig::on_fault`] calls: with the fault, and the context that it was given.
+pub type FaultFn = fn(Fault, usize);
 
 /// The whole configuration of a pool. [`Pool::builder`](crate::Pool::builder) fills one in call by
 /// call; firmware that keeps its pool in a static passes one to
@@ -179,7 +179,7 @@ pub struct PoolConfig {
     pub(crate) magazine: Option<usize>,
     pub(crate) key: u64,
     pub(crate) on_leak: Option<LeakFn>,
-    pub(crate) on_fault: Option<FaultFn>,
+    pub(crate) on_fault: Option<(FaultFn, usize)>,
     pub(crate) preset: bool,
     classes: [SizeClass; MAX_DECLARED],
     class_count: usize,
@@ -272,36 +272,41 @@ impl PoolConfig {
         self
     }
 
-    /// Called for each call whose pointer was refused, and for damage that a call comes by, after the
-    /// pool's lock is let go and before that call returns. It may use the pool. Of several faults in
-    /// one call it learns of the last.
+    /// Called for each call whose pointer was refused, and for damage that a call comes by (whether that
+    /// fails or not), after the pool's lock is let go and before that call returns. It may use the pool.
+    /// Of several faults under one taking of the lock it learns of the last. What `validate` finds, it
+    /// tells its caller alone.
+    ///
+    /// `context` is passed on as it is: a number of the caller's, by which one function tells pools
+    /// apart, or where their counters are.
     ///
     /// ```
     /// use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     /// use std::{alloc::Layout, mem::MaybeUninit};
     /// use libmempool::{Fault, FreeError, NoLock, Pool, PoolConfig};
     ///
-    /// static DOUBLE_FREES: AtomicUsize = AtomicUsize::new(0);
-    /// fn on_fault(fault: Fault) {
+    /// const PACKETS: usize = 1;
+    /// static DOUBLE_FREES: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+    /// fn on_fault(fault: Fault, pool: usize) {
     ///     if matches!(fault, Fault::Free(FreeError::NotLive { .. })) {
-    ///         DOUBLE_FREES.fetch_add(1, Relaxed);
+    ///         DOUBLE_FREES[pool].fetch_add(1, Relaxed);
     ///     }
     /// }
     ///
     /// let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
-    /// let pool = Pool::<NoLock>::builder().on_fault(on_fault).build(&mut memory)?;
+    /// let pool = Pool::<NoLock>::builder().on_fault(on_fault, PACKETS).build(&mut memory)?;
     /// let block = pool.alloc(Layout::new::<[u8; 100]>())?;
     /// // SAFETY: the block is not used any more; the second free is the example's mistake.
     /// unsafe {
     ///     pool.free(block)?;
     ///     assert!(pool.free(block).is_err());
     /// }
-    /// assert_eq!(DOUBLE_FREES.load(Relaxed), 1);
+    /// assert_eq!(DOUBLE_FREES[PACKETS].load(Relaxed), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub const fn on_fault(mut self, callback: FaultFn) -> Self {
-        self.on_fault = Some(callback);
+    pub const fn on_fault(mut self, callback: FaultFn, context: usize) -> Self {
+        self.on_fault = Some((callback, context));
         self
     }
 

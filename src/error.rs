@@ -12,8 +12,27 @@ use crate::config::ClassId;
 ///
 /// let mut memory = [MaybeUninit::uninit(); 4096];
 /// let pool = Pool::<NoLock>::new(&mut memory)?;
-/// let huge = Layout::from_size_align(1 << 20, 8)?;
-/// assert!(matches!(pool.alloc(huge), Err(AllocError::OutOfMemory { .. })));
+/// let packet = Layout::new::<[u8; 400]>();
+/// let mut packets = Vec::new();
+/// let full = loop {
+///     match pool.alloc(packet) {
+///         Ok(packet) => packets.push(packet),
+///         Err(error) => break error,
+///     }
+/// };
+/// assert!(matches!(full, AllocError::OutOfMemory { needed: 400, free_bytes } if free_bytes < 400));
+///
+/// // Every other packet goes: half of the memory is free, in pieces.
+/// for &packet in packets.iter().step_by(2) {
+///     // SAFETY: the packet is not used any more.
+///     unsafe { pool.free(packet)? };
+/// }
+/// let scattered = pool.alloc(Layout::new::<[u8; 1000]>());
+/// assert!(matches!(scattered, Err(AllocError::Fragmented { .. })));
+///
+/// // And this, no such pool could ever serve.
+/// let huge = pool.alloc(Layout::new::<[u8; 5000]>());
+/// assert!(matches!(huge, Err(AllocError::TooLarge { most }) if most < 4096));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +41,37 @@ use crate::config::ClassId;
 pub enum AllocError {
     /// The request was for zero bytes.
     ZeroSize,
-    /// The size, rounded up, is more than any pool can hold.
-    TooLarge,
-    /// No free block is large enough.
+    /// The size is larger than what the pool could ever serve, were it empty.
+    TooLarge {
+        /// What its largest region could hold at most, in bytes.
+        most: usize,
+    },
+    /// There is less free memory than needed: free something, or give the pool more.
     OutOfMemory {
-        /// Bytes that were asked for.
-        requested: usize,
-        /// The largest free block, in bytes: if it is smaller than the free bytes, the heap is
-        /// fragmented and [`Pool::defragment`](crate::Pool::defragment) may help.
+        /// Bytes that were needed: those that were asked for, or, for a slot of a class, those of a new
+        /// slab.
+        needed: usize,
+        /// Bytes that all free memory of the heap would hold, were it one block: fewer than needed.
+        free_bytes: usize,
+    },
+    /// There is enough free memory, but no free block is large enough, or lies as the alignment wants
+    /// it. [`Pool::defragment`](crate::Pool::defragment) may help; size classes keep it from happening.
+    Fragmented {
+        /// Bytes that all free memory of the heap would hold, were it one block.
+        free_bytes: usize,
+        /// The largest free block, in bytes.
         largest_free: usize,
     },
-    /// The class has handed out as many slots as its limit allows (slots in caches included).
+    /// There is less free memory than needed, but with what is kept for the reserves of classes
+    /// ([`SizeClass::reserve`](crate::SizeClass::reserve)) there would be enough: they may be too high.
+    Reserved {
+        /// As in [`OutOfMemory`](Self::OutOfMemory).
+        needed: usize,
+        /// Bytes of reserved slots that are not in use.
+        reserved: usize,
+    },
+    /// The class has handed out as many slots as its limit allows (slots in caches included). That is as
+    /// its owner wants it, and counted as [`limit_hits`](crate::PoolStats::limit_hits), not as a failure.
     ClassLimit {
         /// The class that is at its limit.
         class: ClassId,
@@ -48,19 +87,41 @@ pub enum AllocError {
     },
 }
 
+// It is returned on quick paths.
+const _: () = assert!(size_of::<AllocError>() <= 3 * size_of::<usize>());
+
 impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ZeroSize => f.write_str("an allocation of zero bytes was asked for"),
-            Self::TooLarge => f.write_str("the size is larger than any pool can serve"),
-            Self::OutOfMemory { requested, largest_free } => write!(
+            Self::TooLarge { most } => write!(
                 f,
-                "out of memory: {requested} bytes asked for, largest free block {largest_free}"
+                "larger than the pool could ever serve: ask for {most} bytes at most, or add a larger region"
             ),
-            Self::ClassLimit { class } => write!(f, "{class} is at its limit"),
-            Self::UnknownClass => f.write_str("the pool has no such size class"),
+            Self::OutOfMemory { needed, free_bytes } => write!(
+                f,
+                "out of memory: {needed} bytes are needed, {free_bytes} are free: free some, or add a region"
+            ),
+            Self::Fragmented { free_bytes, largest_free } => write!(
+                f,
+                "fragmented: {free_bytes} bytes are free, but the largest free block has {largest_free}: \
+                 defragment may help, and size classes do"
+            ),
+            Self::Reserved { needed, reserved } => write!(
+                f,
+                "out of memory but for reserves: {needed} bytes are needed, and classes keep {reserved} \
+                 unused: lower their reserves, or add a region"
+            ),
+            Self::ClassLimit { class } => {
+                write!(f, "{class} is at its limit: free one of its slots, or raise the limit")
+            }
+            Self::UnknownClass => {
+                f.write_str("the pool has no such size class: add one of this size or larger")
+            }
             Self::NotInitialised => f.write_str("the pool has no region: call init first"),
-            Self::Corrupted { addr } => write!(f, "pool data is corrupted at {addr:#x}"),
+            Self::Corrupted { addr } => {
+                write!(f, "pool data is corrupted at {addr:#x}: validate tells what is")
+            }
         }
     }
 }
@@ -96,6 +157,22 @@ pub enum FreeError {
         /// The class it really belongs to.
         actual: Option<ClassId>,
     },
+    /// The size that the call stated cannot be that of the object
+    /// ([`Pool::free_sized`](crate::Pool::free_sized)).
+    WrongSize {
+        /// The pointer's address.
+        addr: usize,
+        /// The object's size, in pools with [`PoolFlags::CANARY`](crate::PoolFlags::CANARY); else the
+        /// bytes that it may use.
+        size: usize,
+    },
+    /// The object is not aligned as the call stated.
+    WrongAlign {
+        /// The pointer's address.
+        addr: usize,
+        /// The alignment that it does not have.
+        align: usize,
+    },
     /// Somebody wrote behind the end of the object ([`PoolFlags::CANARY`](crate::PoolFlags::CANARY)).
     /// It stays live: what cannot be trusted is not used again.
     Overrun {
@@ -126,6 +203,12 @@ impl fmt::Display for FreeError {
             }
             Self::WrongClass { addr, actual: None } => {
                 write!(f, "{addr:#x} is a heap block, not a slot of a class")
+            }
+            Self::WrongSize { addr, size } => {
+                write!(f, "the object at {addr:#x} is not of the size given: it has {size} bytes")
+            }
+            Self::WrongAlign { addr, align } => {
+                write!(f, "{addr:#x} is not aligned to {align}: the layout is another object's")
             }
             Self::Overrun { addr, at } => {
                 write!(f, "the object at {addr:#x} was written past its end, at {at:#x}")
@@ -357,7 +440,8 @@ impl From<ConfigError> for MapError {
     }
 }
 
-/// What [`Pool::validate`](crate::Pool::validate) found to be damaged first, and where.
+/// What was found to be damaged first, and where. [`Pool::explain`](crate::Pool::explain) says what lies
+/// around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Corruption {
@@ -398,26 +482,110 @@ pub enum CorruptionKind {
     FreedMemory,
 }
 
+impl fmt::Display for CorruptionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BlockTag => "block tag",
+            Self::BlockNeighbour => "neighbour flag of the block",
+            Self::BlockFooter => "footer of the free block",
+            Self::BlockLinks => "list links of the free block",
+            Self::Bin => "bin",
+            Self::Slab => "slab descriptor",
+            Self::SlotState => "slot state",
+            Self::Magazine => "magazine",
+            Self::Counter => "counter",
+            Self::Overrun => "canary behind a live object",
+            Self::FreedMemory => "freed memory",
+        })
+    }
+}
+
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.kind {
-            CorruptionKind::BlockTag => "block tag",
-            CorruptionKind::BlockNeighbour => "neighbour flag of the block",
-            CorruptionKind::BlockFooter => "footer of the free block",
-            CorruptionKind::BlockLinks => "list links of the free block",
-            CorruptionKind::Bin => "bin",
-            CorruptionKind::Slab => "slab descriptor",
-            CorruptionKind::SlotState => "slot state",
-            CorruptionKind::Magazine => "magazine",
-            CorruptionKind::Counter => "counter",
-            CorruptionKind::Overrun => "canary behind a live object",
-            CorruptionKind::FreedMemory => "freed memory",
-        };
-        write!(f, "the {what} at {:#x} is corrupted", self.addr)
+        write!(f, "the {} at {:#x} is corrupted", self.kind, self.addr)
     }
 }
 
 impl core::error::Error for Corruption {}
+
+/// What [`Pool::validate`](crate::Pool::validate) found to be damaged first, where, and what lies around
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Damage {
+    /// The address of the damaged word or byte.
+    pub addr: usize,
+    /// What is damaged.
+    pub kind: CorruptionKind,
+    /// The class whose slot it is in; `None`: it is in the heap, or in a table of the pool.
+    pub class: Option<ClassId>,
+    /// The block or slot that the damage lies behind, and that was most likely written past its end: of an
+    /// overrun the object itself, else the one just below. `None`: there is none, or none was found.
+    pub below: Option<Neighbour>,
+}
+
+/// A block or slot beside damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct Neighbour {
+    /// Where it starts, as it was handed out.
+    pub addr: usize,
+    /// Its class; `None`: it is a block of the heap.
+    pub class: Option<ClassId>,
+    /// Who has it.
+    pub state: NeighbourState,
+}
+
+/// Who has a [`Neighbour`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum NeighbourState {
+    /// A caller.
+    Live,
+    /// Nobody: somebody may have used it after its free.
+    Free,
+    /// The pool, for its own tables.
+    Pool,
+}
+
+impl fmt::Display for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            NeighbourState::Live => "the live ",
+            NeighbourState::Free => "the free ",
+            NeighbourState::Pool => "the pool's own ",
+        })?;
+        match self.class {
+            Some(class) => write!(f, "slot of {class} at {:#x}", self.addr),
+            None => write!(f, "block at {:#x}", self.addr),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} at {:#x}", self.kind, self.addr)?;
+        if let Some(class) = self.class {
+            write!(f, ", in a slab of {class},")?;
+        }
+        f.write_str(" is corrupted")?;
+        match (self.kind, self.below) {
+            (_, None) => Ok(()),
+            (CorruptionKind::Overrun, Some(below)) => {
+                write!(f, " by a write past the end of {below}")
+            }
+            (CorruptionKind::FreedMemory, Some(below)) => {
+                write!(f, " by a use after its free, or a write past the end of {below}")
+            }
+            (_, Some(below)) => write!(f, ", probably by a write past the end of {below}"),
+        }
+    }
+}
+
+impl core::error::Error for Damage {}
 
 impl From<Corruption> for AllocError {
     fn from(found: Corruption) -> Self {

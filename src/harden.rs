@@ -34,6 +34,9 @@ const MAX_SLACK: usize = (1 << 24) - 1;
 /// Most canary bytes: what lies between them and the seal was never anybody's.
 const CANARY: usize = 64;
 
+/// Beside the public flags, as it too keeps requests from the quick ways.
+const PROFILE: PoolFlags = PoolFlags::from_bits_retain(1 << 31);
+
 /// A pool's flags, and the key of its canaries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Harden {
@@ -61,9 +64,21 @@ impl Harden {
         self.flags.contains(PoolFlags::POISON)
     }
 
+    /// Whether a seal stands behind each object.
     #[inline]
-    const fn seals(self) -> bool {
+    pub(crate) const fn seals(self) -> bool {
         self.flags.contains(PoolFlags::CANARY)
+    }
+
+    /// Whether the sizes that are asked for are counted.
+    #[inline]
+    pub(crate) const fn profiles(self) -> bool {
+        self.flags.contains(PROFILE)
+    }
+
+    /// The same, and the sizes that are asked for are counted.
+    pub(crate) const fn profiling(self) -> Self {
+        Self { flags: self.flags.union(PROFILE), ..self }
     }
 
     /// Whether slots are handed out in random order.
@@ -81,6 +96,11 @@ impl Harden {
     /// Whether there are guards, where there can be.
     pub(crate) const fn guards(self) -> bool {
         self.flags.contains(PoolFlags::GUARD)
+    }
+
+    /// Whether an object whose room and size these are has just that size.
+    pub(crate) const fn is_exact(self, room: usize, size: usize) -> bool {
+        self.seals() && room - size < MAX_SLACK
     }
 
     /// Bytes that an object needs beyond its own.

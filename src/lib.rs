@@ -107,8 +107,8 @@ pub use config::{
     PoolConfig, SizeClass, WatermarkFn,
 };
 pub use error::{
-    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, Fault, FreeError, MapError,
-    PageError, ReallocError,
+    AllocError, BulkFreeError, ConfigError, Corruption, CorruptionKind, Damage, Fault, FreeError,
+    MapError, Neighbour, NeighbourState, PageError, ReallocError,
 };
 pub use flags::PoolFlags;
 pub use guard::GuardPages;
@@ -123,7 +123,10 @@ pub use lock::NoLock;
 #[cfg(feature = "spin")]
 pub use lock::SpinLock;
 pub use page_source::{CallerRegion, NoPages, PageSource, Pages};
-pub use pool::{InsertError, LocalCache, MapEntry, MapKind, ObjectPool, Pool, PoolBuilder, Pooled};
+pub use pool::{
+    Advice, AdvisedClass, InsertError, LocalCache, MAX_ADVISED, MapEntry, MapKind, ObjectPool,
+    Pool, PoolBuilder, Pooled,
+};
 pub use stats::{ClassStats, PoolStats};
 #[cfg(feature = "std")]
 pub use std_adapter::{PinnedPool, ThreadCachedPool};

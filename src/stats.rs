@@ -49,8 +49,10 @@ pub struct PoolStats {
     pub classes: usize,
     /// Caches that hold or held slots and are still there.
     pub caches: usize,
-    /// Requests that could not be served.
+    /// Requests that could not be served, but for those that met a class's limit.
     pub failures: usize,
+    /// Requests that met the limit of the class that they named: as its owner wants it.
+    pub limit_hits: usize,
     /// Frees that were refused.
     pub bad_frees: usize,
     /// Freed blocks and slots that were found damaged later, and are left alone.
@@ -100,7 +102,11 @@ impl fmt::Display for PoolStats {
             self.fragmentation_percent()
         )?;
         writeln!(f, "tables    {:>14} bytes", self.metadata_bytes)?;
-        write!(f, "failures  {:>14}, refused frees {}", self.failures, self.bad_frees)
+        write!(
+            f,
+            "failures  {:>14}, limits met {}, refused frees {}",
+            self.failures, self.limit_hits, self.bad_frees
+        )
     }
 }
 
@@ -131,8 +137,10 @@ pub struct ClassStats {
     pub reserve: usize,
     /// Slots it may have out at most.
     pub limit: usize,
-    /// Requests that could not be served.
+    /// Requests that could not be served, but for those that met the limit.
     pub failures: usize,
+    /// Requests that met the limit: as the class's owner wants it.
+    pub limit_hits: usize,
 }
 
 impl fmt::Display for ClassStats {

@@ -115,7 +115,7 @@ fn panics_at_watermark(_: ClassId, _: usize) {
     std::panic::resume_unwind(Box::new(Planned));
 }
 
-fn panics_at_fault(_: Fault) {
+fn panics_at_fault(_: Fault, _: usize) {
     std::panic::resume_unwind(Box::new(Planned));
 }
 
@@ -170,7 +170,7 @@ fn a_fault_handler_that_panics() {
     let pool = Pool::<parking_lot::RawMutex>::builder()
         .size_classes(&SIZES)
         .flags(PoolFlags::HARDENED)
-        .on_fault(panics_at_fault)
+        .on_fault(panics_at_fault, 0)
         .build(memory.region())
         .unwrap();
     let start = rest(&pool);
@@ -224,7 +224,8 @@ fn discarding_fails_every_nth_time() {
 #[test]
 fn a_fault_handler_that_panics_without_a_lock() {
     let mut memory = Memory::new(64 << 10);
-    let pool = Pool::<NoLock>::builder().on_fault(panics_at_fault).build(memory.region()).unwrap();
+    let pool =
+        Pool::<NoLock>::builder().on_fault(panics_at_fault, 0).build(memory.region()).unwrap();
     let block = pool.alloc(bytes(100)).unwrap();
     Handle::free(&mut &pool, block).unwrap();
     assert!(call(|| Handle::free(&mut &pool, block)).is_none());

@@ -15,8 +15,8 @@ use std::{
 
 use common::{Bench, Handle, Memory, UsableSize, Way, bytes, stamp};
 use libmempool::{
-    ClassId, Corruption, CorruptionKind, Fault, FreeError, NoLock, Pool, PoolConfig, PoolFlags,
-    SizeClass,
+    AllocError, ClassId, Corruption, CorruptionKind, Fault, FreeError, NoLock, Pool, PoolConfig,
+    PoolFlags, SizeClass,
 };
 
 const CLASSES: PoolConfig =
@@ -147,7 +147,7 @@ fn what_has_been_freed_reads_as_poison() {
 #[test]
 fn a_write_after_the_free_is_found_when_the_object_would_be_used_again() {
     static FOUND: AtomicUsize = AtomicUsize::new(0);
-    fn on_fault(fault: Fault) {
+    fn on_fault(fault: Fault, _: usize) {
         if let Fault::Corruption(Corruption { addr, kind: CorruptionKind::FreedMemory }) = fault {
             FOUND.store(addr, Relaxed);
         }
@@ -155,7 +155,7 @@ fn a_write_after_the_free_is_found_when_the_object_would_be_used_again() {
     for size in [64, 90, 800, 300, 5000_usize] {
         for offset in [16, 17, 50, size - 9] {
             for handle in 0..bench().handles().len() {
-                let bench = Bench::new(CLASSES.on_fault(on_fault), 64 << 10);
+                let bench = Bench::new(CLASSES.on_fault(on_fault, 0), 64 << 10);
                 let mut handles = bench.handles();
                 let handle = &mut handles[handle].1;
                 let keep = handle.alloc(bytes(size)).unwrap();
@@ -283,17 +283,46 @@ fn a_freed_slot_is_not_reused_at_once() {
     assert!(at_once < 100, "{at_once} of 200");
 }
 
+/// One function serves two pools, which it tells apart by their contexts; it hears of refused look-ups,
+/// and of damage that a failing allocation comes by.
+#[test]
+fn faults_come_with_their_context() {
+    static HEARD: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+    fn on_fault(_: Fault, pool: usize) {
+        HEARD[pool].fetch_add(1, Relaxed);
+    }
+    let heard = || HEARD.each_ref().map(|count| count.load(Relaxed));
+    let [first, second] = [0, 1].map(|pool| Bench::new(CLASSES.on_fault(on_fault, pool), 64 << 10));
+    let block = first.pool().alloc(bytes(100)).unwrap();
+    let mut expected = [0, 0];
+    for (_, handle) in &mut second.handles() {
+        handle.free(block).unwrap_err();
+        expected[1] += 1;
+        assert_eq!(heard(), expected);
+    }
+    first.pool().usable(byte(block, 16)).unwrap_err();
+    first.pool().usable(block).unwrap();
+    expected[0] += 1;
+    assert_eq!((heard(), first.pool().stats().bad_frees), (expected, 0));
+    // The links of the free block that all others are cut from.
+    let whole = first.pool().map().find(|entry| entry.size > 20_000).unwrap();
+    first.damage(whole.addr + size_of::<usize>(), 4);
+    let failed = first.pool().alloc(bytes(20_000)).unwrap_err();
+    assert!(matches!(failed, AllocError::Corrupted { .. }), "{failed}");
+    assert!(heard()[0] > expected[0]);
+}
+
 /// The function that hears of faults is not called under the lock: it may use the pool.
 #[test]
 fn faults_are_reported_when_the_lock_is_free() {
     static POOL: Pool<parking_lot::RawMutex> = Pool::empty();
     static SEEN: AtomicUsize = AtomicUsize::new(0);
-    fn on_fault(fault: Fault) {
+    fn on_fault(fault: Fault, _: usize) {
         assert!(!fault.to_string().is_empty());
         SEEN.fetch_add(POOL.stats().bad_frees, Relaxed);
     }
     let memory = vec![std::mem::MaybeUninit::uninit(); 64 << 10].leak();
-    POOL.init_with(&CLASSES.on_fault(on_fault), memory).unwrap();
+    POOL.init_with(&CLASSES.on_fault(on_fault, 0), memory).unwrap();
     let mut cache = POOL.local_cache();
     let block = POOL.alloc(bytes(5000)).unwrap();
     let slot = cache.alloc_fixed(SMALL).unwrap();

@@ -94,14 +94,14 @@ fn a_delayed_double_free_hits_nobody() {
 #[test]
 fn a_use_after_free_is_found_when_the_object_has_waited() {
     static FOUND: AtomicUsize = AtomicUsize::new(0);
-    fn on_fault(fault: Fault) {
+    fn on_fault(fault: Fault, _: usize) {
         if let Fault::Corruption(Corruption { addr, kind: CorruptionKind::FreedMemory }) = fault {
             FOUND.store(addr, Relaxed);
         }
     }
     for size in SIZES {
         for index in 0..bench(PoolFlags::HARDENED).handles().len() {
-            let bench = Bench::new(CONFIG.on_fault(on_fault), 512 << 10);
+            let bench = Bench::new(CONFIG.on_fault(on_fault, 0), 512 << 10);
             let mut handles = bench.handles();
             let handle = &mut handles[index].1;
             let object = handle.alloc(bytes(size)).unwrap();
@@ -148,7 +148,7 @@ fn validate_looks_at_blocks_that_wait() {
         // SAFETY: in the region, and nobody else uses it.
         let was = unsafe { at.replace(0) };
         let found = bench.pool().validate().expect_err("a write after the free");
-        assert_eq!(found, Corruption { addr, kind: CorruptionKind::FreedMemory });
+        assert_eq!((found.addr, found.kind), (addr, CorruptionKind::FreedMemory));
         // SAFETY: as above.
         unsafe { at.write(was) };
     }

@@ -153,8 +153,8 @@ thread_local! {
 #[test]
 fn damage_while_it_rests_is_reported_once() {
     let mut memory = Memory::new(REGION);
-    let note = |fault| FAULTS.with_borrow_mut(|faults| faults.push(fault));
-    let pool = Pool::<NoLock>::builder().on_fault(note).build(memory.region()).unwrap();
+    let note = |fault, _| FAULTS.with_borrow_mut(|faults| faults.push(fault));
+    let pool = Pool::<NoLock>::builder().on_fault(note, 0).build(memory.region()).unwrap();
     let block = pool.alloc(bytes(100)).unwrap();
     let (_other, _behind) = (pool.alloc(bytes(100)).unwrap(), pool.alloc(bytes(50)).unwrap());
     free(&pool, block).unwrap();

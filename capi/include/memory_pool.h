@@ -83,7 +83,7 @@ typedef enum pool_error {
     POOL_ERROR_NULL_POINTER = 1,
     /** The handle is not a live pool or local cache: destroyed, or overwritten. */
     POOL_ERROR_INVALID_HANDLE = 2,
-    /** A size of zero, or a product of sizes that overflows, or more than any pool can hold. */
+    /** A size of zero, or a size or product of sizes that overflows. */
     POOL_ERROR_INVALID_SIZE = 3,
     /** The alignment is not a power of two, or too large. */
     POOL_ERROR_INVALID_ALIGNMENT = 4,
@@ -95,7 +95,7 @@ typedef enum pool_error {
     POOL_ERROR_REGION_TOO_LARGE = 7,
     /** The system refused memory or pages. */
     POOL_ERROR_SYSTEM = 8,
-    /** No free block is large enough, after everything idle was reclaimed. */
+    /** Less memory is free than is needed, after everything idle was reclaimed: free some. */
     POOL_ERROR_OUT_OF_MEMORY = 9,
     /** No class has this id, or none is large enough. */
     POOL_ERROR_UNKNOWN_CLASS = 10,
@@ -105,7 +105,7 @@ typedef enum pool_error {
     POOL_ERROR_INVALID_CLASS_SIZE = 12,
     /** There is no room for as many slots as the class was to have. */
     POOL_ERROR_RESERVE_TOO_LARGE = 13,
-    /** The class has handed out as many slots as its limit allows. */
+    /** The class has handed out as many slots as its limit allows. Not counted as a failure. */
     POOL_ERROR_CLASS_LIMIT = 14,
     /** The pointer lies outside the pool. */
     POOL_ERROR_FOREIGN_POINTER = 15,
@@ -120,7 +120,17 @@ typedef enum pool_error {
     /** A mistake of the library itself; please report it. */
     POOL_ERROR_INTERNAL = 20,
     /** Somebody wrote past the end of the block (POOL_CANARY). It stays allocated. */
-    POOL_ERROR_OVERRUN = 21
+    POOL_ERROR_OVERRUN = 21,
+    /** The size is larger than the pool could serve if it were empty: it needs a larger region. */
+    POOL_ERROR_TOO_LARGE = 22,
+    /** Enough memory is free (pool_stats_t.free_bytes), but no free block is large enough
+     *  (pool_stats_t.largest_free): memory_pool_defragment() may help, and size classes do. */
+    POOL_ERROR_FRAGMENTED = 23,
+    /** Less memory is free than is needed, but with the unused slots that classes keep in reserve it
+     *  would do: they may be too many. */
+    POOL_ERROR_RESERVED = 24,
+    /** The block cannot be of the size that memory_pool_free_sized() was given. It stays allocated. */
+    POOL_ERROR_WRONG_SIZE = 25
 } pool_error_t;
 
 /** The reason for the calling thread's last failed call; POOL_OK before the first. O(1). */
@@ -153,6 +163,8 @@ typedef struct memory_pool memory_pool_t;
  *  block of 64 KiB and more: running into one raises SIGSEGV. In the caller's memory
  *  (memory_pool_create_in()) it does nothing. What the system refuses is counted in guard_failures. */
 #define POOL_GUARD 0x40u
+/** The sizes that are asked for are counted, for memory_pool_advise(). Each allocation takes the lock. */
+#define POOL_PROFILE 0x80u
 /** Everything that finds mistakes or makes them harmless. */
 #define POOL_HARDENED \
     (POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM | POOL_QUARANTINE | POOL_GUARD)
@@ -245,7 +257,8 @@ bool memory_pool_reset(memory_pool_t *pool);
  * At least `size` bytes, aligned as the pool is, contents undefined. From the size class that
  * suits, without a lock; else from the heap, under it. O(1).
  *
- * NULL: POOL_ERROR_INVALID_SIZE (zero, or huge), POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_CORRUPTED,
+ * NULL: POOL_ERROR_INVALID_SIZE (zero, or huge); for want of memory POOL_ERROR_OUT_OF_MEMORY,
+ * POOL_ERROR_FRAGMENTED, POOL_ERROR_RESERVED or POOL_ERROR_TOO_LARGE; POOL_ERROR_CORRUPTED,
  * POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE.
  */
 void *memory_pool_alloc(memory_pool_t *pool, size_t size);
@@ -295,6 +308,16 @@ size_t memory_pool_usable_size(memory_pool_t *pool, const void *ptr);
  */
 bool memory_pool_free(memory_pool_t *pool, void *ptr);
 
+/**
+ * As memory_pool_free(), where the caller states the size that the block was allocated with, or has
+ * got by memory_pool_realloc() since: a free of another block than was meant shows. In pools with
+ * POOL_CANARY the size must be right to the byte; else it must be one that the block or slot can have
+ * been allocated for.
+ *
+ * false: POOL_ERROR_WRONG_SIZE, POOL_ERROR_INVALID_SIZE (overflow), or as memory_pool_free().
+ */
+bool memory_pool_free_sized(memory_pool_t *pool, void *ptr, size_t size);
+
 /** As memory_pool_free(), for slots only: a block of the heap is POOL_ERROR_WRONG_CLASS. */
 bool memory_pool_free_fixed(memory_pool_t *pool, void *ptr);
 
@@ -331,9 +354,68 @@ bool memory_pool_flush_thread(memory_pool_t *pool);
  */
 int memory_pool_add_size_class(memory_pool_t *pool, size_t size, size_t count);
 
+/** Called when a class has fewer slots ready than its low watermark: how many are left. */
+typedef void (*memory_pool_low_watermark_t)(memory_pool_t *pool, int class_id, size_t left,
+                                            void *user_data);
+
+/** What a size class is to be. Zero in any field but the size means that there is none. */
+typedef struct pool_class_config {
+    /** Bytes of its objects. Required. */
+    size_t size;
+    /** Slots that are set aside for it, and stay its own. */
+    size_t reserve;
+    /** Slots that it may have handed out at most, those in caches included: at least the reserve. What it
+     *  refuses then fails with POOL_ERROR_CLASS_LIMIT, and counts as a limit hit, not as a failure. */
+    size_t limit;
+    /** Whether slots are spread over the processor cache's sets: for sizes that are a multiple of a large
+     *  power of two. */
+    bool coloured;
+    /** Whether it is kept to those who name it by its id: requests by size do not draw on it. */
+    bool dedicated;
+    /** When fewer slots than this are ready (within the limit), `on_low` is called; goes with `on_low`. */
+    size_t low_watermark;
+    /** Called once each time they do, on the thread that made the call, after that and without a lock:
+     *  it may use the pool. */
+    memory_pool_low_watermark_t on_low;
+    /** Passed on to `on_low`. */
+    void *user_data;
+    /** Zero. */
+    uint64_t reserved[4];
+} pool_class_config_t;
+
+/**
+ * As memory_pool_add_size_class(), with all that a class can have. `config` is not needed any more
+ * afterwards.
+ *
+ * Returns and errors as there, and POOL_ERROR_INVALID_CONFIG: a limit below the reserve, a watermark
+ * without a function or the other way round, or a reserved field.
+ */
+int memory_pool_add_size_class_with(memory_pool_t *pool, const pool_class_config_t *config);
+
 /** The id of the smallest class that holds `size` bytes. O(1), under the lock; keep the answer.
  *  Negative: minus POOL_ERROR_UNKNOWN_CLASS and so on, as memory_pool_add_size_class(). */
 int memory_pool_class_of(memory_pool_t *pool, size_t size);
+
+/** A size class that memory_pool_advise() suggests. The counts are of all requests so far. */
+typedef struct pool_advice {
+    size_t size;          /**< the size to declare */
+    size_t requests;      /**< requests that the class would have served */
+    size_t bytes;         /**< the bytes that those asked for */
+    ptrdiff_t saved;      /**< bytes that those would have taken less than they did; or more, if < 0 */
+    double request_share; /**< `requests` as a part of all, from 0 to 1 */
+    double byte_share;    /**< `bytes` as a part of all, from 0 to 1 */
+} pool_advice_t;
+
+/**
+ * Writes up to `n` size classes (16 at most) to `out`, from the smallest on: those that would leave
+ * the least memory unused and the fewest requests to the heap, for the sizes that were asked for so
+ * far. The pool must have been created with POOL_PROFILE: run it under the real load for a while, ask,
+ * and create it with the sizes suggested, without the flag. Some million steps, under the lock.
+ *
+ * Returns how many. Negative: minus POOL_ERROR_INVALID_CONFIG (the pool does not count),
+ * POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE, as memory_pool_add_size_class().
+ */
+int memory_pool_advise(memory_pool_t *pool, pool_advice_t *out, size_t n);
 
 /* ---- Looking ------------------------------------------------------------------------------- */
 
@@ -353,7 +435,7 @@ typedef struct pool_stats {
     size_t slab_bytes;        /**< slabs of all classes */
     size_t num_size_classes;  /**< classes */
     size_t num_caches;        /**< caches of threads, local caches, and of the pool itself */
-    size_t failures;          /**< requests that could not be served */
+    size_t failures;          /**< requests that could not be served, but for limit_hits */
     size_t refused_frees;     /**< frees and reallocations of what was not a live block */
     uint32_t fragmentation;   /**< percent of the free bytes that are not in the largest block */
     uint32_t reserved0;       /**< zero */
@@ -362,7 +444,8 @@ typedef struct pool_stats {
     size_t quarantined_objects; /**< their number */
     size_t guard_bytes;       /**< pages without access (POOL_GUARD) */
     size_t guard_failures;    /**< how often a guard was done without, or could not be removed */
-    size_t reserved[3];       /**< zero */
+    size_t limit_hits;        /**< requests that met the limit of the class that they named */
+    size_t reserved[2];       /**< zero */
 } pool_stats_t;
 
 /** Writes the pool's figures to `stats`. O(classes * caches), under the lock. false:
@@ -382,18 +465,42 @@ bool memory_pool_print_stats(memory_pool_t *pool);
  */
 bool memory_pool_validate(memory_pool_t *pool);
 
+/** Bytes of pool_damage_t.text, its end included. */
+#define POOL_DAMAGE_TEXT 256
+
+/** Damage, and what lies just below it: most likely somebody wrote past its end. */
+typedef struct pool_damage {
+    const void *address;         /**< the damaged byte or word */
+    int class_id;                /**< the class whose slot it is in; -1: the heap's, or a table's */
+    int below_class_id;          /**< the class of what lies below; -1: it is a block of the heap */
+    const void *below;           /**< the block or slot below, or that was overrun; NULL: none found */
+    bool below_is_live;          /**< somebody has it now; false: it is free, or the pool's own */
+    char text[POOL_DAMAGE_TEXT]; /**< all of this in one sentence, in English */
+} pool_damage_t;
+
+/**
+ * As memory_pool_validate(), to print what it finds: true if there is damage, the first of which is
+ * described in `damage` then, and the last error is left alone. O(blocks + slots), under the lock.
+ *
+ * false: the pool is sound; or, with the last error, POOL_ERROR_NULL_POINTER,
+ * POOL_ERROR_INVALID_HANDLE.
+ */
+bool memory_pool_find_damage(memory_pool_t *pool, pool_damage_t *damage);
+
 /** Whether an address lies in the pool's region, live block or not. O(1). false without an error for
  *  an address outside; POOL_ERROR_NULL_POINTER (the pool), POOL_ERROR_INVALID_HANDLE. */
 bool memory_pool_contains(memory_pool_t *pool, const void *ptr);
 
-/** Called when a free or reallocation is refused, or damage is found. `address`: the pointer, or
- *  where the damage is. */
+/** Called when a pointer is refused, or damage is found: POOL_ERROR_CORRUPTED also by an allocation that
+ *  comes by freed memory that was written to (POOL_POISON), and succeeds with other memory. `address`:
+ *  the pointer, or where the damage is. */
 typedef void (*memory_pool_corruption_handler_t)(memory_pool_t *pool, pool_error_t error,
                                                  const void *address, void *user_data);
 
 /**
  * Has `handler` called on the thread that made the call, after the call has done its work and without
- * a lock: it may use the pool. NULL ends it. Set it before the pool is shared. O(1).
+ * a lock: it may use the pool. A call that comes by several faults has it called for each of the first
+ * seven, and the last. NULL ends it. Set it before the pool is shared. O(1).
  *
  * false: POOL_ERROR_NULL_POINTER (the pool), POOL_ERROR_INVALID_HANDLE.
  */
@@ -409,7 +516,7 @@ bool memory_pool_set_corruption_handler(memory_pool_t *pool,
 /** A cache of a pool, for one thread at a time. */
 typedef struct memory_pool_local memory_pool_local_t;
 
-/** A local cache of `pool`. O(1), under the lock. NULL: POOL_ERROR_OUT_OF_MEMORY,
+/** A local cache of `pool`. O(1), under the lock. NULL: for want of memory as memory_pool_alloc(),
  *  POOL_ERROR_NULL_POINTER, POOL_ERROR_INVALID_HANDLE. */
 memory_pool_local_t *memory_pool_local_create(memory_pool_t *pool);
 

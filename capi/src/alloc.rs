@@ -169,6 +169,25 @@ extern "C" fn free_slow(pool: *mut memory_pool_t, ptr: *mut c_void) -> bool {
 /// See the header.
 ///
 /// # Safety
+/// The block is not used any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memory_pool_free_sized(
+    pool: *mut memory_pool_t,
+    ptr: *mut c_void,
+    size: usize,
+) -> bool {
+    call(pool, false, |pool| {
+        let Some(block) = NonNull::new(ptr.cast::<u8>()) else { return Ok(true) };
+        let layout = layout(size, 1)?;
+        // SAFETY: the caller gives the block up.
+        unsafe { on_pool!(pool, pool => pool.free_sized(block, layout)) }?;
+        Ok(pool.taken_back(block))
+    })
+}
+
+/// See the header.
+///
+/// # Safety
 /// The slot is not used any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn memory_pool_free_fixed(

@@ -39,6 +39,8 @@ pub const POOL_RANDOM: u32 = 0x10;
 pub const POOL_QUARANTINE: u32 = 0x20;
 /// Pages without access.
 pub const POOL_GUARD: u32 = 0x40;
+/// Sizes are counted.
+pub const POOL_PROFILE: u32 = 0x80;
 /// All that finds mistakes.
 pub const POOL_HARDENED: u32 =
     POOL_ZERO_ON_FREE | POOL_POISON | POOL_CANARY | POOL_RANDOM | POOL_QUARANTINE | POOL_GUARD;
@@ -141,6 +143,11 @@ impl pool_config {
         Ok(config)
     }
 
+    /// Whether sizes are to be counted.
+    pub(crate) fn profiles(&self) -> bool {
+        self.flags & POOL_PROFILE != 0
+    }
+
     /// The pages to be.
     pub(crate) fn pages(&self) -> Result<MmapPages, Failure> {
         const KNOWN: u32 = POOL_PAGES_SMALL
@@ -179,6 +186,8 @@ fn pool_flags(bits: u32) -> Option<PoolFlags> {
         (POOL_RANDOM, PoolFlags::RANDOM),
         (POOL_QUARANTINE, PoolFlags::QUARANTINE),
         (POOL_GUARD, PoolFlags::GUARD),
+        // Not a flag of the pool's: see `create_from`.
+        (POOL_PROFILE, PoolFlags::empty()),
     ];
     let known = named.iter().fold(0, |known, (bit, _)| known | bit);
     let wanted = named.iter().filter(|(bit, _)| bits & bit != 0).map(|&(_, flag)| flag);

@@ -17,6 +17,7 @@ use crate::{
     },
     handle::{Kind, call, call_without_pool, guarded, memory_pool, memory_pool_t, on_base},
     memory::Source,
+    reports,
 };
 
 /// See the header.
@@ -83,7 +84,7 @@ unsafe fn create_from(
     config: &pool_config,
 ) -> Result<*mut memory_pool_t, Failure> {
     // SAFETY: the caller's promise.
-    let pool_config = unsafe { config.pool() }?;
+    let pool_config = unsafe { config.pool() }?.on_fault(reports::note_fault, 0);
     let kind = if config.thread_safe.is_true() {
         let pool = Pool::builder().config(pool_config).map(source, bytes)?;
         // SAFETY: `place` puts it where it stays until `destroy` ends it.
@@ -91,6 +92,12 @@ unsafe fn create_from(
     } else {
         Kind::Single(Pool::builder().config(pool_config).map(source, bytes)?)
     };
+    if config.profiles() {
+        match &kind {
+            Kind::Shared(pinned) => pinned.pool().start_profile(),
+            Kind::Single(pool) => pool.start_profile(),
+        }?;
+    }
     let place = memory_pool::place(kind)?;
     let pool = memory_pool::of(place.as_ptr())?;
     valgrind::pool_created(pool.anchor(), region_of(pool));
@@ -139,9 +146,10 @@ pub unsafe extern "C" fn memory_pool_reset(pool: *mut memory_pool_t) -> bool {
     let reset = guarded(|| {
         // SAFETY: a pool's handle, and the caller's promise: nobody is in another call on it.
         match unsafe { &mut *pool }.kind_mut() {
-            Kind::Shared(pinned) => pinned.reset()?,
-            Kind::Single(pool) => pool.reset()?,
+            Kind::Shared(pinned) => pinned.reset(),
+            Kind::Single(pool) => pool.reset(),
         }
+        .map_err(reports::noted)?;
         Ok(true)
     });
     call(pool, false, |_| reset)

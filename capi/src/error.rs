@@ -7,7 +7,8 @@ use core::{
 };
 
 use libmempool::{
-    AllocError, ConfigError, Corruption, FreeError, MapError, PageError, ReallocError,
+    AllocError, ConfigError, Corruption, Damage, Fault, FreeError, MapError, PageError,
+    ReallocError,
 };
 
 /// `pool_error_t`.
@@ -37,24 +38,29 @@ pub enum pool_error {
     POOL_ERROR_CORRUPTED = 19,
     POOL_ERROR_INTERNAL = 20,
     POOL_ERROR_OVERRUN = 21,
+    POOL_ERROR_TOO_LARGE = 22,
+    POOL_ERROR_FRAGMENTED = 23,
+    POOL_ERROR_RESERVED = 24,
+    POOL_ERROR_WRONG_SIZE = 25,
 }
 
 pub use pool_error as pool_error_t;
 use pool_error::{
     POOL_ERROR_CLASS_LIMIT, POOL_ERROR_CORRUPTED, POOL_ERROR_DOUBLE_FREE,
-    POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_ALIGNMENT,
-    POOL_ERROR_INVALID_CLASS_SIZE, POOL_ERROR_INVALID_CONFIG, POOL_ERROR_INVALID_HANDLE,
-    POOL_ERROR_INVALID_SIZE, POOL_ERROR_NOT_A_BLOCK, POOL_ERROR_NULL_POINTER,
-    POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN, POOL_ERROR_REGION_TOO_LARGE,
-    POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE, POOL_ERROR_SYSTEM,
-    POOL_ERROR_TOO_MANY_CLASSES, POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_OK,
+    POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_FRAGMENTED, POOL_ERROR_INTERNAL,
+    POOL_ERROR_INVALID_ALIGNMENT, POOL_ERROR_INVALID_CLASS_SIZE, POOL_ERROR_INVALID_CONFIG,
+    POOL_ERROR_INVALID_HANDLE, POOL_ERROR_INVALID_SIZE, POOL_ERROR_NOT_A_BLOCK,
+    POOL_ERROR_NULL_POINTER, POOL_ERROR_OUT_OF_MEMORY, POOL_ERROR_OVERRUN,
+    POOL_ERROR_REGION_TOO_LARGE, POOL_ERROR_REGION_TOO_SMALL, POOL_ERROR_RESERVE_TOO_LARGE,
+    POOL_ERROR_RESERVED, POOL_ERROR_SYSTEM, POOL_ERROR_TOO_LARGE, POOL_ERROR_TOO_MANY_CLASSES,
+    POOL_ERROR_UNKNOWN_CLASS, POOL_ERROR_WRONG_CLASS, POOL_ERROR_WRONG_SIZE, POOL_OK,
 };
 
 /// Why a call failed, and, if it is about a pointer or damage, where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
     pub(crate) error: pool_error,
-    /// For the corruption handler.
+    /// What the call, or the corruption handler, is told of.
     pub(crate) suspect: Option<usize>,
 }
 
@@ -67,7 +73,10 @@ impl From<pool_error> for Failure {
 impl From<AllocError> for Failure {
     fn from(error: AllocError) -> Self {
         match error {
-            AllocError::ZeroSize | AllocError::TooLarge => POOL_ERROR_INVALID_SIZE.into(),
+            AllocError::ZeroSize => POOL_ERROR_INVALID_SIZE.into(),
+            AllocError::TooLarge { .. } => POOL_ERROR_TOO_LARGE.into(),
+            AllocError::Fragmented { .. } => POOL_ERROR_FRAGMENTED.into(),
+            AllocError::Reserved { .. } => POOL_ERROR_RESERVED.into(),
             AllocError::OutOfMemory { .. } => POOL_ERROR_OUT_OF_MEMORY.into(),
             AllocError::ClassLimit { .. } => POOL_ERROR_CLASS_LIMIT.into(),
             AllocError::UnknownClass => POOL_ERROR_UNKNOWN_CLASS.into(),
@@ -86,6 +95,9 @@ impl From<FreeError> for Failure {
             FreeError::NotABlock { addr } => (POOL_ERROR_NOT_A_BLOCK, addr),
             FreeError::NotLive { addr } => (POOL_ERROR_DOUBLE_FREE, addr),
             FreeError::WrongClass { addr, .. } => (POOL_ERROR_WRONG_CLASS, addr),
+            FreeError::WrongSize { addr, .. } | FreeError::WrongAlign { addr, .. } => {
+                (POOL_ERROR_WRONG_SIZE, addr)
+            }
             FreeError::Corrupted { addr } => (POOL_ERROR_CORRUPTED, addr),
             FreeError::Overrun { addr, .. } => (POOL_ERROR_OVERRUN, addr),
             _ => return POOL_ERROR_INTERNAL.into(),
@@ -147,6 +159,22 @@ impl From<Corruption> for Failure {
     }
 }
 
+impl From<Damage> for Failure {
+    fn from(damage: Damage) -> Self {
+        Self { error: POOL_ERROR_CORRUPTED, suspect: Some(damage.addr) }
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Free(error) => error.into(),
+            Fault::Corruption(damage) => damage.into(),
+            _ => POOL_ERROR_INTERNAL.into(),
+        }
+    }
+}
+
 libmempool_std::zeroed_thread_local! {
     // SAFETY: `POOL_OK` is zero; the name, with this version in it, is used here only.
     unsafe fn last_error() -> Cell<pool_error>, "libmempool_capi_0_1_last_error"
@@ -185,7 +213,7 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_OK, c"no error"),
     (POOL_ERROR_NULL_POINTER, c"a required pointer is NULL"),
     (POOL_ERROR_INVALID_HANDLE, c"not a live pool or local cache: destroyed, or overwritten"),
-    (POOL_ERROR_INVALID_SIZE, c"a size of zero, or larger than any pool can serve"),
+    (POOL_ERROR_INVALID_SIZE, c"a size of zero, or larger than there are addresses"),
     (POOL_ERROR_INVALID_ALIGNMENT, c"the alignment is not a supported power of two"),
     (
         POOL_ERROR_INVALID_CONFIG,
@@ -194,7 +222,7 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_ERROR_REGION_TOO_SMALL, c"the region cannot hold a pool"),
     (POOL_ERROR_REGION_TOO_LARGE, c"the region is larger than block tags can say"),
     (POOL_ERROR_SYSTEM, c"the system refused memory"),
-    (POOL_ERROR_OUT_OF_MEMORY, c"out of memory: no free block is large enough"),
+    (POOL_ERROR_OUT_OF_MEMORY, c"out of memory: less is free than is needed"),
     (POOL_ERROR_UNKNOWN_CLASS, c"the pool has no such size class"),
     (POOL_ERROR_TOO_MANY_CLASSES, c"the pool has as many size classes as it can have"),
     (POOL_ERROR_INVALID_CLASS_SIZE, c"no size class can have slots of this size"),
@@ -207,4 +235,11 @@ const MESSAGES: &[(pool_error, &CStr)] = &[
     (POOL_ERROR_CORRUPTED, c"the pool's own data is corrupted"),
     (POOL_ERROR_INTERNAL, c"internal error of the library"),
     (POOL_ERROR_OVERRUN, c"somebody wrote past the end of the block"),
+    (POOL_ERROR_TOO_LARGE, c"the size is larger than the pool could serve if it were empty"),
+    (
+        POOL_ERROR_FRAGMENTED,
+        c"fragmented: enough memory is free, but no free block is large enough",
+    ),
+    (POOL_ERROR_RESERVED, c"out of memory, but for what classes keep in reserve"),
+    (POOL_ERROR_WRONG_SIZE, c"the block is not of the size given"),
 ];

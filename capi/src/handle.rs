@@ -14,15 +14,17 @@ use libmempool::{NoLock, PinnedPool, Pool, PthreadMutex};
 use libmempool_std::valgrind::{self, InStep, Quiet};
 
 use crate::{
+    classes::Watches,
     error::{
         Failure, pool_error,
         pool_error::{
-            POOL_ERROR_CORRUPTED, POOL_ERROR_INTERNAL, POOL_ERROR_INVALID_HANDLE,
-            POOL_ERROR_NULL_POINTER,
+            POOL_ERROR_DOUBLE_FREE, POOL_ERROR_FOREIGN_POINTER, POOL_ERROR_INTERNAL,
+            POOL_ERROR_INVALID_HANDLE, POOL_ERROR_NOT_A_BLOCK, POOL_ERROR_NULL_POINTER,
         },
         pool_error_t, set_last_error,
     },
     memory::Source,
+    reports::{self, Report},
 };
 
 /// Bytes behind each block that valgrind lets nobody touch.
@@ -54,6 +56,7 @@ pub struct memory_pool {
     pool: Either,
     handler: AtomicPtr<c_void>,
     user_data: AtomicPtr<c_void>,
+    watches: Watches,
 }
 
 pub use memory_pool as memory_pool_t;
@@ -110,8 +113,9 @@ impl memory_pool {
             Kind::Single(single) => (SINGLE, Either { single: ManuallyDrop::new(single) }),
         };
         let (handler, user_data) = (AtomicPtr::new(null_mut()), AtomicPtr::new(null_mut()));
+        let watches = Watches::default();
         // SAFETY: the place is made for it, and the pool keeps its memory.
-        unsafe { place.write(Self { magic, pool, handler, user_data }) };
+        unsafe { place.write(Self { magic, pool, handler, user_data, watches }) };
         Ok(place)
     }
 
@@ -191,28 +195,46 @@ impl memory_pool {
         }
     }
 
-    /// Records why a call failed, and calls the handler if a pointer or damage is to blame.
+    /// Records why a call failed.
     #[cold]
     fn failed(&self, failure: Failure) {
         set_last_error(failure.error);
         let Some(suspect) = failure.suspect else { return };
-        if failure.error != POOL_ERROR_CORRUPTED {
+        if let POOL_ERROR_FOREIGN_POINTER | POOL_ERROR_NOT_A_BLOCK | POOL_ERROR_DOUBLE_FREE =
+            failure.error
+        {
             // A free of what valgrind too knows is not allocated: it says so, and from where.
             valgrind::freed(self.anchor(), suspect);
         }
-        let handler = self.handler.load(Relaxed);
-        if !handler.is_null() {
-            // SAFETY: `set_handler` stored a function of this type.
-            let handler = unsafe {
-                core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
-            };
-            let this = core::ptr::from_ref(self).cast_mut();
-            let address = core::ptr::without_provenance(suspect);
-            if let Some(handler) = handler {
-                // SAFETY: whoever set the handler vouches for it; no lock is held.
-                unsafe { handler(this, failure.error, address, self.user_data.load(Relaxed)) };
+    }
+
+    /// Tells the program what a call came by, as far as it wants to hear of it.
+    #[cold]
+    fn tell(&self) {
+        let this = core::ptr::from_ref(self).cast_mut();
+        for report in reports::take() {
+            match report {
+                Report::Fault(failure) => self.tell_fault(this, failure),
+                Report::Low(class, left) => self.watches.tell(this, class, left),
             }
         }
+    }
+
+    fn tell_fault(&self, this: *mut Self, Failure { error, suspect }: Failure) {
+        let handler = self.handler.load(Relaxed);
+        // SAFETY: `set_handler` stored a function of this type, or null.
+        let handler = unsafe {
+            core::mem::transmute::<*mut c_void, memory_pool_corruption_handler_t>(handler)
+        };
+        let (Some(handler), Some(suspect)) = (handler, suspect) else { return };
+        let address = core::ptr::without_provenance(suspect);
+        // SAFETY: whoever set the handler vouches for it; no lock is held.
+        unsafe { handler(this, error, address, self.user_data.load(Relaxed)) };
+    }
+
+    /// Who is told when a class runs low.
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     pub(crate) fn set_handler(
@@ -254,13 +276,14 @@ pub(crate) fn call_on<R>(
     failed: R,
     work: impl FnOnce() -> Result<R, Failure>,
 ) -> R {
-    match guarded(work) {
-        Ok(result) => result,
-        Err(failure) => {
-            pool.failed(failure);
-            failed
-        }
+    let result = guarded(work).unwrap_or_else(|failure| {
+        pool.failed(failure);
+        failed
+    });
+    if reports::are_there() {
+        pool.tell();
     }
+    result
 }
 
 /// As [`call`], where there is no pool yet.

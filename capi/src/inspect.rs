@@ -2,15 +2,17 @@
 #![allow(unsafe_code)] // exported symbols, and C's `stdout`
 
 use core::{
-    ffi::c_void,
+    ffi::{c_char, c_int, c_void},
     fmt::{self, Write},
+    ptr::without_provenance,
 };
 
-use libmempool::PoolStats;
+use libmempool::{ClassId, Damage, NeighbourState, PoolStats};
 
 use crate::{
     error::pool_error::POOL_ERROR_NULL_POINTER,
     handle::{call, memory_pool_corruption_handler_t, memory_pool_t, on_base},
+    reports,
 };
 
 /// `pool_stats_t`; see the header.
@@ -39,7 +41,8 @@ pub struct pool_stats {
     pub quarantined_objects: usize,
     pub guard_bytes: usize,
     pub guard_failures: usize,
-    pub reserved: [usize; 3],
+    pub limit_hits: usize,
+    pub reserved: [usize; 2],
 }
 
 pub use pool_stats as pool_stats_t;
@@ -68,6 +71,7 @@ impl From<PoolStats> for pool_stats {
             quarantined_objects: stats.quarantined_objects,
             guard_bytes: stats.guard_bytes,
             guard_failures: stats.guard_failures,
+            limit_hits: stats.limit_hits,
             ..Self::default()
         }
     }
@@ -131,7 +135,79 @@ pub extern "C" fn memory_pool_print_stats(pool: *mut memory_pool_t) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn memory_pool_validate(pool: *mut memory_pool_t) -> bool {
     call(pool, false, |pool| {
-        on_base!(pool, pool => pool.validate())?;
+        on_base!(pool, pool => pool.validate()).map_err(reports::noted)?;
+        Ok(true)
+    })
+}
+
+/// Bytes of `pool_damage_t.text`, its end included.
+pub const POOL_DAMAGE_TEXT: usize = 256;
+
+/// `pool_damage_t`; see the header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pool_damage {
+    pub address: *const c_void,
+    pub class_id: c_int,
+    pub below_class_id: c_int,
+    pub below: *const c_void,
+    pub below_is_live: bool,
+    pub text: [c_char; POOL_DAMAGE_TEXT],
+}
+
+pub use pool_damage as pool_damage_t;
+
+impl From<Damage> for pool_damage {
+    fn from(damage: Damage) -> Self {
+        let id = |class: Option<ClassId>| class.map_or(-1, |class| class.number().into());
+        let below = damage.below;
+        let mut text = Text { bytes: [0; POOL_DAMAGE_TEXT], len: 0 };
+        // What does not fit is left out.
+        let _ = write!(text, "{damage}");
+        Self {
+            address: without_provenance(damage.addr),
+            class_id: id(damage.class),
+            below_class_id: id(below.and_then(|below| below.class)),
+            below: without_provenance(below.map_or(0, |below| below.addr)),
+            below_is_live: below.is_some_and(|below| below.state == NeighbourState::Live),
+            text: text.bytes.map(|byte| c_char::from_ne_bytes([byte])),
+        }
+    }
+}
+
+/// A C string that is being written: what follows `len` is zero.
+struct Text {
+    bytes: [u8; POOL_DAMAGE_TEXT],
+    len: usize,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.len() - 1 - self.len;
+        let fits = text.len().min(room);
+        self.bytes[self.len..][..fits].copy_from_slice(&text.as_bytes()[..fits]);
+        self.len += fits;
+        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// See the header.
+///
+/// # Safety
+/// `damage` is null or has room for one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memory_pool_find_damage(
+    pool: *mut memory_pool_t,
+    damage: *mut pool_damage_t,
+) -> bool {
+    call(pool, false, |pool| {
+        if damage.is_null() {
+            return Err(POOL_ERROR_NULL_POINTER.into());
+        }
+        let Err(found) = on_base!(pool, pool => pool.validate()) else { return Ok(false) };
+        reports::noted(found);
+        // SAFETY: the caller's promise.
+        unsafe { damage.write(found.into()) };
         Ok(true)
     })
 }

@@ -1,14 +1,14 @@
-//! Tuning: warming, returning what is idle, adding classes.
+//! Tuning: warming, returning what is idle, and which classes to add.
 #![allow(unsafe_code)] // exported symbols
 
 use core::ffi::c_int;
 
-use libmempool::{ClassId, SizeClass};
+use libmempool::{Advice, AdvisedClass};
 
 use crate::{
-    config::slot_size,
-    error::{Failure, memory_pool_get_last_error},
-    handle::{Kind, call, memory_pool, memory_pool_t, on_base},
+    classes::number_call,
+    error::pool_error::{POOL_ERROR_INVALID_CONFIG, POOL_ERROR_NULL_POINTER},
+    handle::{Kind, RED_ZONE, call, memory_pool, memory_pool_t, on_base},
 };
 
 /// See the header.
@@ -52,33 +52,56 @@ impl memory_pool {
     }
 }
 
-/// See the header.
-#[unsafe(no_mangle)]
-pub extern "C" fn memory_pool_add_size_class(
-    pool: *mut memory_pool_t,
-    size: usize,
-    count: usize,
-) -> c_int {
-    class_call(pool, |pool| {
-        let class = SizeClass::new(slot_size(size)).reserve(count);
-        Ok(on_base!(pool, pool => pool.add_size_class(class))?)
-    })
+/// `pool_advice_t`; see the header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pool_advice {
+    pub size: usize,
+    pub requests: usize,
+    pub bytes: usize,
+    pub saved: isize,
+    pub request_share: f64,
+    pub byte_share: f64,
+}
+
+pub use pool_advice as pool_advice_t;
+
+impl pool_advice {
+    fn new(class: &AdvisedClass, of: &Advice) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a share is read by people")]
+        let share = |part: usize, of: usize| part as f64 / of as f64;
+        Self {
+            size: class.size - RED_ZONE,
+            requests: class.requests,
+            bytes: class.bytes - class.requests * RED_ZONE,
+            saved: class.saved,
+            request_share: share(class.requests, of.requests),
+            byte_share: share(class.bytes, of.bytes),
+        }
+    }
 }
 
 /// See the header.
+///
+/// # Safety
+/// `out` has room for `n` classes.
 #[unsafe(no_mangle)]
-pub extern "C" fn memory_pool_class_of(pool: *mut memory_pool_t, size: usize) -> c_int {
-    class_call(pool, |pool| {
-        let size = slot_size(size);
-        Ok(on_base!(pool, pool => pool.class_of(size))?)
-    })
-}
-
-/// Runs a call that finds a class: its number, or the error's, negative.
-fn class_call(
+pub unsafe extern "C" fn memory_pool_advise(
     pool: *mut memory_pool_t,
-    work: impl FnOnce(&memory_pool) -> Result<ClassId, Failure>,
+    out: *mut pool_advice_t,
+    n: usize,
 ) -> c_int {
-    let class = call(pool, None, |pool| work(pool).map(Some));
-    class.map_or_else(|| -(memory_pool_get_last_error() as c_int), |class| class.number().into())
+    number_call(pool, |pool| {
+        if out.is_null() && n > 0 {
+            return Err(POOL_ERROR_NULL_POINTER.into());
+        }
+        let advice = on_base!(pool, pool => pool.advise(n)).ok_or(POOL_ERROR_INVALID_CONFIG)?;
+        let mut count = 0;
+        for class in advice.classes() {
+            // SAFETY: no more than `n` of them, for which the caller has room.
+            unsafe { out.add(count).write(pool_advice::new(class, &advice)) };
+            count += 1;
+        }
+        Ok(c_int::try_from(count).unwrap_or(c_int::MAX))
+    })
 }

@@ -44,8 +44,8 @@ static void bad_sizes(memory_pool_t *pool)
     CHECK_FAILS(memory_pool_alloc(pool, SIZE_MAX), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_alloc(pool, SIZE_MAX - 63), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_alloc_aligned(pool, SIZE_MAX, 64), POOL_ERROR_INVALID_SIZE);
-    CHECK_FAILS(memory_pool_alloc(pool, 2 * MIB), POOL_ERROR_OUT_OF_MEMORY);
-    CHECK_FAILS(memory_pool_alloc_aligned(pool, 2 * MIB, 64), POOL_ERROR_OUT_OF_MEMORY);
+    CHECK_FAILS(memory_pool_alloc(pool, 2 * MIB), POOL_ERROR_TOO_LARGE);
+    CHECK_FAILS(memory_pool_alloc_aligned(pool, 2 * MIB, 64), POOL_ERROR_TOO_LARGE);
     CHECK_FAILS(memory_pool_alloc(NULL, 64), POOL_ERROR_NULL_POINTER);
     CHECK_FAILS(memory_pool_alloc_aligned(NULL, 64, 64), POOL_ERROR_NULL_POINTER);
 }
@@ -100,7 +100,7 @@ static void zeroed_overflow(memory_pool_t *pool)
     CHECK_FAILS(memory_pool_calloc(pool, 0, 8), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_calloc(pool, 8, 0), POOL_ERROR_INVALID_SIZE);
     CHECK_FAILS(memory_pool_calloc(pool, 0, 0), POOL_ERROR_INVALID_SIZE);
-    CHECK_FAILS(memory_pool_calloc(pool, 2, MIB), POOL_ERROR_OUT_OF_MEMORY);
+    CHECK_FAILS(memory_pool_calloc(pool, 2, MIB), POOL_ERROR_TOO_LARGE);
     CHECK_FAILS(memory_pool_calloc(NULL, 8, 8), POOL_ERROR_NULL_POINTER);
 }
 

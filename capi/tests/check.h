@@ -55,6 +55,14 @@ static inline void check_failed(const char *file, int line, const char *what)
     exit(1);
 }
 
+/** Whether the last error is that memory was short, for whichever reason. */
+static inline bool check_was_short(void)
+{
+    pool_error_t error = memory_pool_get_last_error();
+    return error == POOL_ERROR_OUT_OF_MEMORY || error == POOL_ERROR_FRAGMENTED ||
+           error == POOL_ERROR_RESERVED;
+}
+
 /** Makes the last error another one, so that the next failure is seen to set it. */
 static inline void check_set_another_error(pool_error_t error)
 {

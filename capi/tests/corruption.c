@@ -27,12 +27,17 @@ static void expect(const memory_pool_t *pool, int calls, pool_error_t error)
     CHECK(told.user_data == &told);
 }
 
-static memory_pool_t *watched_pool(bool classes, bool thread_safe)
+static memory_pool_t *watched_pool_with(uint32_t flags, bool classes, bool thread_safe)
 {
-    memory_pool_t *pool = check_pool(classes, thread_safe);
+    memory_pool_t *pool = check_pool_with(flags, classes, thread_safe);
     memset(&told, 0, sizeof told);
     CHECK(memory_pool_set_corruption_handler(pool, tell, &told));
     return pool;
+}
+
+static memory_pool_t *watched_pool(bool classes, bool thread_safe)
+{
+    return watched_pool_with(0, classes, thread_safe);
 }
 
 static void misuse_is_told(void)
@@ -52,8 +57,15 @@ static void misuse_is_told(void)
         CHECK(!memory_pool_free(pool, block));
         expect(pool, 4, POOL_ERROR_DOUBLE_FREE);
         CHECK(told.address == block);
+        CHECK(memory_pool_usable_size(pool, &pool) == 0);
+        expect(pool, 5, POOL_ERROR_FOREIGN_POINTER);
+        block = memory_pool_alloc(pool, 100);
+        CHECK(!memory_pool_free_sized(pool, block, 1000));
+        expect(pool, 6, POOL_ERROR_WRONG_SIZE);
+        CHECK(told.address == block);
+        CHECK(memory_pool_free_sized(pool, block, 100));
         CHECK(memory_pool_validate(pool));
-        CHECK(told.calls == 4);
+        CHECK(told.calls == 6);
         memory_pool_destroy(pool);
     }
 }
@@ -200,6 +212,89 @@ static void random_damage(void)
     }
 }
 
+/* Calls that succeed come by damage too: freed memory that was written to is not handed out. */
+static void poison_found_by_allocations_is_told(void)
+{
+    const size_t sizes[] = {140, 1000, 5000};
+    for (int kind = 0; kind < 4; kind++) {
+        for (size_t i = 0; i < 3; i++) {
+            memory_pool_t *pool = watched_pool_with(POOL_HARDENED, kind & 1, kind & 2);
+            char *block = memory_pool_alloc(pool, sizes[i]);
+            void *above = memory_pool_alloc(pool, sizes[i]);
+            CHECK(memory_pool_free(pool, block) && above != NULL);
+            block[50] ^= 1;
+            check_set_another_error(POOL_OK);
+            pool_error_t last = memory_pool_get_last_error();
+            void *other = block;
+            while (told.calls == 0 && other != NULL) {
+                other = memory_pool_alloc(pool, sizes[i]);
+                CHECK(other != block);
+            }
+            CHECK(other != NULL);
+            expect(pool, 1, POOL_ERROR_CORRUPTED);
+            CHECK(told.address == block + 50);
+            CHECK(memory_pool_get_last_error() == last);
+            memory_pool_destroy(pool);
+        }
+    }
+}
+
+/* Through a local cache, in bulk: each of several is told. */
+static void poison_found_by_a_bulk_is_told(void)
+{
+    memory_pool_t *pool = watched_pool_with(POOL_HARDENED, true, true);
+    memory_pool_local_t *local = memory_pool_local_create(pool);
+    int class_id = memory_pool_add_size_class(pool, 1000, 64);
+    void *slots[40];
+    CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, 40) == 40);
+    CHECK(memory_pool_local_free_bulk(local, class_id, slots, 40) == 40);
+    for (int i = 0; i < 40; i += 10) {
+        ((char *)slots[i])[50] ^= 1;
+    }
+    while (check_stats(pool).damaged_blocks < 4) {
+        CHECK(memory_pool_local_alloc_bulk(local, class_id, slots, 2) == 2);
+    }
+    expect(pool, 4, POOL_ERROR_CORRUPTED);
+    memory_pool_local_destroy(local);
+    memory_pool_destroy(pool);
+}
+
+/* Damage is told with the block or slot that was written past its end. */
+static void the_culprit_is_told(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        memory_pool_t *pool = check_pool_with(POOL_HARDENED, kind & 1, kind & 2);
+        pool_damage_t damage;
+        CHECK(!memory_pool_find_damage(pool, &damage));
+        const size_t sizes[] = {140, 5000};
+        for (size_t i = 0; i < 2; i++) {
+            char *block = memory_pool_alloc(pool, sizes[i]);
+            char was = block[sizes[i]];
+            block[sizes[i]] = 0;
+            CHECK(memory_pool_find_damage(pool, &damage));
+            CHECK(damage.address == block + sizes[i] && damage.below == block);
+            CHECK(damage.below_is_live && damage.class_id == damage.below_class_id);
+            CHECK((damage.class_id >= 0) == ((kind & 1) && i == 0));
+            char address[32];
+            snprintf(address, sizeof address, "%p", (void *)block);
+            CHECK(strstr(damage.text, address) != NULL && strstr(damage.text, "canary") != NULL);
+            block[sizes[i]] = was;
+        }
+        CHECK(!memory_pool_find_damage(pool, &damage));
+        memory_pool_destroy(pool);
+    }
+    memory_pool_t *pool = check_pool(false, false);
+    char *below = memory_pool_alloc(pool, 5000);
+    char *above = memory_pool_alloc(pool, 5000);
+    above[-8] ^= 1;
+    pool_damage_t damage;
+    CHECK(memory_pool_find_damage(pool, &damage));
+    CHECK(damage.address == above - 8 && damage.below == below && damage.below_is_live);
+    CHECK(damage.class_id == -1 && damage.below_class_id == -1);
+    CHECK(strlen(damage.text) > 50 && strlen(damage.text) < POOL_DAMAGE_TEXT - 1);
+    memory_pool_destroy(pool);
+}
+
 /* A handle that was overwritten is no handle. */
 static void damaged_handle(void)
 {
@@ -223,6 +318,9 @@ int main(void)
     RUN(overrun);
     RUN(written_after_free);
     RUN(random_damage);
+    RUN(poison_found_by_allocations_is_told);
+    RUN(poison_found_by_a_bulk_is_told);
+    RUN(the_culprit_is_told);
     RUN(damaged_handle);
     return 0;
 }

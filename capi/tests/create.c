@@ -114,7 +114,7 @@ static void bad_alignments(void)
 
 static void flags(void)
 {
-    const uint32_t all = POOL_ZERO_ON_ALLOC | POOL_HARDENED;
+    const uint32_t all = POOL_ZERO_ON_ALLOC | POOL_HARDENED | POOL_PROFILE;
     for (uint32_t flag = 0; flag <= all; flag++) {
         pool_config_t config = config_of(MIB);
         config.flags = flag;

@@ -6,12 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* POOL_ERROR_CORRUPTED is reached in corruption.c, which writes where it must not. No call sets a
-   class limit, and POOL_ERROR_INTERNAL is a mistake of the library. */
+/* POOL_ERROR_CORRUPTED is reached in corruption.c, which writes where it must not, POOL_ERROR_CLASS_LIMIT
+   in classes.c, and POOL_ERROR_INTERNAL is a mistake of the library. */
 
 static void texts(void)
 {
-    for (int error = POOL_OK; error <= POOL_ERROR_INTERNAL; error++) {
+    for (int error = POOL_OK; error <= POOL_ERROR_WRONG_SIZE; error++) {
         const char *text = memory_pool_error_string((pool_error_t)error);
         CHECK(text != NULL && text[0] != '\0');
         for (int other = POOL_OK; other < error; other++) {
@@ -22,7 +22,7 @@ static void texts(void)
 
 static void texts_of_other_numbers(void)
 {
-    const int numbers[] = {-1, -20, 21, 1000, 0x7FFFFFFF, -0x7FFFFFFF};
+    const int numbers[] = {-1, -20, 1000, 0x7FFFFFFF, -0x7FFFFFFF};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         const char *text = memory_pool_error_string((pool_error_t)numbers[i]);
         CHECK(text != NULL && text[0] != '\0');
@@ -38,6 +38,10 @@ static void first_error(void)
 static void refuses_handle(memory_pool_t *pool, pool_error_t error)
 {
     pool_stats_t stats;
+    pool_damage_t damage;
+    pool_advice_t advice;
+    pool_class_config_t class_config;
+    memset(&class_config, 0, sizeof class_config);
     CHECK_FAILS(memory_pool_reset(pool), error);
     CHECK_FAILS(memory_pool_alloc(pool, 64), error);
     CHECK_FAILS(memory_pool_alloc_aligned(pool, 64, 64), error);
@@ -47,15 +51,19 @@ static void refuses_handle(memory_pool_t *pool, pool_error_t error)
     CHECK_FAILS(memory_pool_alloc_fixed(pool, 64), error);
     CHECK_FAILS(memory_pool_usable_size(pool, &stats), error);
     CHECK_FAILS(memory_pool_free(pool, &stats), error);
+    CHECK_FAILS(memory_pool_free_sized(pool, &stats, 1), error);
     CHECK_FAILS(memory_pool_free_fixed(pool, &stats), error);
     CHECK_FAILS(memory_pool_warmup(pool), error);
     CHECK_FAILS(memory_pool_defragment(pool), error);
     CHECK_FAILS(memory_pool_flush_thread(pool), error);
     CHECK_NEGATIVE(memory_pool_add_size_class(pool, 64, 1), error);
+    CHECK_NEGATIVE(memory_pool_add_size_class_with(pool, &class_config), error);
     CHECK_NEGATIVE(memory_pool_class_of(pool, 64), error);
+    CHECK_NEGATIVE(memory_pool_advise(pool, &advice, 1), error);
     CHECK_FAILS(memory_pool_get_stats(pool, &stats), error);
     CHECK_FAILS(memory_pool_print_stats(pool), error);
     CHECK_FAILS(memory_pool_validate(pool), error);
+    CHECK_FAILS(memory_pool_find_damage(pool, &damage), error);
     CHECK_FAILS(memory_pool_contains(pool, &stats), error);
     CHECK_FAILS(memory_pool_set_corruption_handler(pool, NULL, NULL), error);
     CHECK_FAILS(memory_pool_local_create(pool), error);
@@ -67,6 +75,8 @@ static void null_pointers(void)
     memory_pool_t *pool = check_pool(true, true);
     CHECK_FAILS(memory_pool_free(NULL, NULL), POOL_ERROR_NULL_POINTER);
     CHECK_FAILS(memory_pool_get_stats(pool, NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_FAILS(memory_pool_find_damage(pool, NULL), POOL_ERROR_NULL_POINTER);
+    CHECK_NEGATIVE(memory_pool_add_size_class_with(pool, NULL), POOL_ERROR_NULL_POINTER);
     refuses_handle(NULL, POOL_ERROR_NULL_POINTER);
     memory_pool_destroy(pool);
 }

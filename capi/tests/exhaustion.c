@@ -12,7 +12,7 @@ static int fill(memory_pool_t *pool, size_t size)
         count++;
     }
     CHECK(count < BLOCKS);
-    CHECK(memory_pool_get_last_error() == POOL_ERROR_OUT_OF_MEMORY);
+    CHECK(check_was_short());
     return count;
 }
 
@@ -52,7 +52,7 @@ static void one_back_one_more(memory_pool_t *pool)
         CHECK(memory_pool_free(pool, blocks[i]));
         blocks[i] = memory_pool_alloc(pool, 1000);
         CHECK(blocks[i] != NULL);
-        CHECK_FAILS(memory_pool_alloc(pool, 1000), POOL_ERROR_OUT_OF_MEMORY);
+        CHECK(memory_pool_alloc(pool, 1000) == NULL && check_was_short());
     }
     empty(pool, count);
 }
@@ -62,7 +62,7 @@ static void failures_change_nothing(memory_pool_t *pool)
     int count = fill(pool, 3000);
     pool_stats_t before = check_stats(pool);
     for (int i = 0; i < 100; i++) {
-        CHECK_FAILS(memory_pool_alloc(pool, 100000), POOL_ERROR_OUT_OF_MEMORY);
+        CHECK(memory_pool_alloc(pool, 100000) == NULL && check_was_short());
     }
     pool_stats_t after = check_stats(pool);
     CHECK(after.failures == before.failures + 100);
@@ -91,7 +91,7 @@ static void holes(memory_pool_t *pool)
     for (int i = 0; i < count; i += 2) {
         CHECK(memory_pool_free(pool, blocks[i]));
     }
-    CHECK_FAILS(memory_pool_alloc(pool, 300000), POOL_ERROR_OUT_OF_MEMORY);
+    CHECK(memory_pool_alloc(pool, 300000) == NULL && check_was_short());
     for (int i = 0; i < count; i += 2) {
         blocks[i] = memory_pool_alloc(pool, 2000);
         CHECK(blocks[i] != NULL);
@@ -102,6 +102,37 @@ static void holes(memory_pool_t *pool)
     CHECK(memory_pool_free(pool, large));
 }
 
+/* The last error says which kind of want it is, and the figures bear it out. */
+static void the_cause_is_told(memory_pool_t *pool)
+{
+    CHECK_FAILS(memory_pool_alloc(pool, 2 * MIB), POOL_ERROR_TOO_LARGE);
+    CHECK_FAILS(memory_pool_alloc(pool, MIB), POOL_ERROR_TOO_LARGE);
+    int count = fill(pool, 20001);
+    for (int i = 0; i < count; i += 2) {
+        CHECK(memory_pool_free(pool, blocks[i]));
+    }
+    pool_stats_t stats = check_stats(pool);
+    CHECK(stats.free_bytes > 300000 && stats.largest_free < 100000);
+    CHECK_FAILS(memory_pool_alloc(pool, 300000), POOL_ERROR_FRAGMENTED);
+    CHECK_FAILS(memory_pool_alloc(pool, 900000), POOL_ERROR_OUT_OF_MEMORY);
+    for (int i = 1; i < count; i += 2) {
+        CHECK(memory_pool_free(pool, blocks[i]));
+    }
+}
+
+static void reserves(void)
+{
+    check_running = "reserves";
+    memory_pool_t *pool = check_pool(false, false);
+    CHECK(memory_pool_add_size_class(pool, 2048, 200) == 0);
+    int count = fill(pool, 5000);
+    CHECK_FAILS(memory_pool_alloc(pool, 100000), POOL_ERROR_RESERVED);
+    CHECK_FAILS(memory_pool_alloc(pool, 900000), POOL_ERROR_OUT_OF_MEMORY);
+    CHECK(memory_pool_alloc_fixed(pool, 2048) != NULL);
+    empty(pool, count);
+    memory_pool_destroy(pool);
+}
+
 int main(void)
 {
     RUN_ON_EACH_POOL(as_much_each_time);
@@ -109,5 +140,7 @@ int main(void)
     RUN_ON_EACH_POOL(failures_change_nothing);
     RUN_ON_EACH_POOL(sizes_change);
     RUN_ON_EACH_POOL(holes);
+    RUN_ON_EACH_POOL(the_cause_is_told);
+    RUN(reserves);
     return 0;
 }

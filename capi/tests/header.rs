@@ -53,7 +53,16 @@ fn generated_header() -> String {
         ..cbindgen::Config::default()
     };
     // They are named by their aliases wherever they are used, which cbindgen does not follow.
-    config.export.include = ["pool_config", "pool_stats", "pool_error"].map(Into::into).into();
+    config.export.include = [
+        "pool_config",
+        "pool_stats",
+        "pool_error",
+        "pool_damage",
+        "pool_advice",
+        "pool_class_config",
+    ]
+    .map(Into::into)
+    .into();
     config.export.rename = [("AnyBool", "bool"), ("AnyError", "pool_error_t")]
         .map(|(rust, c)| (rust.into(), c.into()))
         .into();

@@ -193,9 +193,39 @@ static void thread_safe(void)
     misuse(true);
 }
 
+/* Frees that state a size: to the byte with canaries, else one that can be. */
+static void sizes_that_are_stated(void)
+{
+    const size_t sizes[] = {1, 64, 100, 1000, 1500, 5000, 100000};
+    for (int kind = 0; kind < 8; kind++) {
+        bool exact = kind & 4;
+        memory_pool_t *pool = check_pool_with(exact ? POOL_HARDENED : 0, kind & 1, kind & 2);
+        CHECK(memory_pool_free_sized(pool, NULL, 1));
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            void *block = memory_pool_alloc(pool, sizes[i]);
+            size_t usable = memory_pool_usable_size(pool, block);
+            size_t refused = check_stats(pool).refused_frees;
+            CHECK_FAILS(memory_pool_free_sized(pool, block, usable + 1), POOL_ERROR_WRONG_SIZE);
+            CHECK_FAILS(memory_pool_free_sized(pool, block, 2 * usable), POOL_ERROR_WRONG_SIZE);
+            CHECK_FAILS(memory_pool_free_sized(pool, block, SIZE_MAX), POOL_ERROR_INVALID_SIZE);
+            if (exact) {
+                CHECK_FAILS(memory_pool_free_sized(pool, block, sizes[i] - 1), POOL_ERROR_WRONG_SIZE);
+            }
+            CHECK(check_stats(pool).refused_frees == refused + 2 + exact);
+            CHECK(memory_pool_free_sized(pool, block, sizes[i]));
+            CHECK(!memory_pool_free_sized(pool, block, sizes[i]));
+            block = memory_pool_realloc(pool, memory_pool_alloc(pool, sizes[i]), 700);
+            CHECK(memory_pool_free_sized(pool, block, 700));
+        }
+        CHECK(memory_pool_validate(pool));
+        memory_pool_destroy(pool);
+    }
+}
+
 int main(void)
 {
     RUN(one_thread);
     RUN(thread_safe);
+    RUN(sizes_that_are_stated);
     return 0;
 }

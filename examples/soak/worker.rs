@@ -206,8 +206,13 @@ impl<'a> Worker<'a> {
                 Err(error) => break error,
             }
         };
-        let is_honest =
-            matches!(refusal, AllocError::OutOfMemory { requested, .. } if requested == size);
+        let is_honest = match refusal {
+            AllocError::OutOfMemory { needed, .. } | AllocError::Reserved { needed, .. } => {
+                needed == size
+            }
+            AllocError::Fragmented { largest_free, .. } => largest_free < size,
+            _ => false,
+        };
         self.tally.exhaustion.injected.add(1);
         self.tally.exhaustion.detected.add(usize::from(is_honest));
         for block in blocks {

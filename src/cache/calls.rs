@@ -9,8 +9,9 @@ use core::{alloc::Layout, ptr::NonNull};
 
 use super::{
     engine::Engine,
+    held::Held,
     local_cache::CacheCore,
-    realloc::{self, Held, Mover},
+    realloc::{self, Mover},
 };
 use crate::error::{AllocError, FreeError, ReallocError};
 
@@ -19,9 +20,13 @@ use crate::error::{AllocError, FreeError, ReallocError};
 pub(crate) struct Calls {
     alloc: fn(&mut CacheCore, &mut Engine, Layout) -> Result<NonNull<u8>, AllocError>,
     free: fn(&mut CacheCore, &mut Engine, NonNull<u8>) -> Result<(), FreeError>,
+    free_sized: FreeSized,
     realloc: Realloc,
     usable_size: fn(&CacheCore, &mut Engine, NonNull<u8>) -> Result<usize, FreeError>,
 }
+
+type FreeSized =
+    fn(&mut CacheCore, &mut Engine, NonNull<u8>, Layout, bool) -> Result<(), FreeError>;
 
 type Realloc = unsafe fn(
     &mut CacheCore,
@@ -36,6 +41,9 @@ impl Calls {
     pub(crate) const CACHED: Self = Self {
         alloc: |cache, engine, layout| cache.alloc(layout, engine),
         free: |cache, engine, pointer| cache.free(pointer, None, engine),
+        free_sized: |cache, engine, pointer, layout, where_exact| {
+            cache.free_sized(pointer, layout, where_exact, engine)
+        },
         realloc: |cache, engine, pointer, align, new_size| {
             // SAFETY: the caller's promise.
             unsafe { cache.realloc(pointer, align, new_size, engine) }
@@ -65,6 +73,27 @@ pub(crate) fn free(
     match engine.calls {
         Some(calls) => (calls.free)(cache, engine, pointer),
         None => engine.counted(|engine| engine.free_plain(pointer)),
+    }
+}
+
+/// Frees a block or slot if its layout can be the one that is stated. If `where_exact`, that is looked at
+/// only in pools that know their objects' sizes to the byte.
+pub(crate) fn free_sized(
+    cache: &mut CacheCore,
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+    layout: Layout,
+    where_exact: bool,
+) -> Result<(), FreeError> {
+    match engine.calls {
+        Some(calls) => (calls.free_sized)(cache, engine, pointer, layout, where_exact),
+        None => engine.counted(|engine| {
+            if !where_exact {
+                let held = engine.block_held(pointer)?;
+                held.can_be_in(engine.store(), pointer.addr().get(), layout)?;
+            }
+            engine.free_plain(pointer)
+        }),
     }
 }
 
@@ -130,10 +159,14 @@ impl Mover for Plain<'_> {
         _: &Held,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, FreeError> {
-        self.0.slide_block(pointer, new.size(), new.align())
+        self.0.counted(|engine| engine.slide_block(pointer, new.size(), new.align()))
     }
 
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.0.counted(|engine| engine.free_plain(pointer))
+    }
+
+    fn refuse(&mut self, size: usize) -> AllocError {
+        self.0.shortage(size)
     }
 }

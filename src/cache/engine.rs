@@ -8,8 +8,9 @@ use super::{
     calls::Calls,
     class_cache::ClassCache,
     depot::Depot,
+    held::Held,
     magazine::Magazine,
-    realloc::Held,
+    profile::Profile,
 };
 use crate::{
     config::{ClassId, FaultFn, SizeClass, WatermarkFn},
@@ -17,7 +18,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{RegionEntry, Signals, Slabs, Slot, SlotRef, Store, Table},
-    units::{MIN_GRANULE, to_u32, to_usize},
+    units::{MIN_GRANULE, WORD, to_u32, to_usize},
 };
 
 /// A class fell below its watermark.
@@ -34,11 +35,11 @@ pub(crate) struct Events {
     watermark: Option<Watermark>,
     fault: Option<Fault>,
     /// Whom to tell of faults.
-    on_fault: Option<FaultFn>,
+    on_fault: Option<(FaultFn, usize)>,
 }
 
 impl Events {
-    const fn new(on_fault: Option<FaultFn>) -> Self {
+    const fn new(on_fault: Option<(FaultFn, usize)>) -> Self {
         Self { watermark: None, fault: None, on_fault }
     }
 
@@ -55,8 +56,8 @@ impl Events {
         if let Some(Watermark { callback, class, left }) = self.watermark {
             callback(class, left);
         }
-        if let (Some(fault), Some(on_fault)) = (self.fault, self.on_fault) {
-            on_fault(fault);
+        if let (Some(fault), Some((on_fault, context))) = (self.fault, self.on_fault) {
+            on_fault(fault, context);
         }
     }
 }
@@ -76,6 +77,7 @@ pub(crate) struct Engine {
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
+    pub(crate) profile: Profile,
     /// What the caller reports once the lock is free.
     pub(crate) events: Events,
 }
@@ -92,7 +94,7 @@ impl Engine {
     pub(crate) const fn new(
         store: Store,
         magazine: Option<usize>,
-        on_fault: Option<FaultFn>,
+        on_fault: Option<(FaultFn, usize)>,
     ) -> Self {
         Self {
             slabs: Slabs::new(store),
@@ -104,6 +106,7 @@ impl Engine {
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
+            profile: Profile::off(),
             events: Events::new(on_fault),
         }
     }
@@ -133,17 +136,22 @@ impl Engine {
         self.events.fault = Some(Fault::Corruption(found));
     }
 
-    /// Notes damage that the store came by.
-    fn note_found(&mut self) {
-        if let Some(found) = self.slabs.store.take_found() {
+    /// Notes damage that the store came by, or that was why it failed.
+    fn note_found(&mut self, failure: Option<Corruption>) {
+        if let Some(found) = self.slabs.store.take_found().or(failure) {
             self.note_damage(found);
         }
+    }
+
+    /// Notes a pointer that was refused.
+    pub(crate) fn note_refusal(&mut self, error: FreeError) {
+        self.events.fault = Some(Fault::Free(error));
     }
 
     /// Counts a refusal.
     pub(crate) fn count_refusal(&mut self, error: FreeError) {
         self.bad_frees += 1;
-        self.events.fault = Some(Fault::Free(error));
+        self.note_refusal(error);
     }
 
     /// Does something that may be refused, and counts that.
@@ -220,11 +228,13 @@ impl Engine {
         let taken = self.slabs.take(class, cache.room(), |slot| {
             let pushed = cache.push(slot);
             debug_assert!(pushed, "there was room");
-        })?;
-        if taken > 0 {
-            self.after_take(class);
+        });
+        match taken {
+            Ok(0) => {}
+            Ok(_) => self.after_take(class),
+            Err(found) => self.note_damage(found),
         }
-        Ok(taken)
+        taken
     }
 
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to
@@ -388,7 +398,7 @@ impl Engine {
             self.slabs.release_idle(class);
         }
         self.slabs.store.end_waiting();
-        self.note_found();
+        self.note_found(None);
     }
 
     /// Takes back every block and slot, those in caches too: nobody uses a cache meanwhile, or what
@@ -406,6 +416,7 @@ impl Engine {
         self.slabs.store.free_all()?;
         (self.peak_bytes, self.failures, self.bad_frees) = (0, 0, 0);
         self.slabs.store.forget_guard_failures();
+        self.profile.clear();
         Ok(())
     }
 
@@ -427,9 +438,10 @@ impl Engine {
 
     /// Takes one slot past the caches.
     pub(crate) fn take_slot(&mut self, class: ClassId) -> Result<SlotRef, AllocError> {
-        let mut taken = None;
-        self.slabs.take(class, 1, |slot| taken = Some(slot))?;
-        let Some(slot) = taken else { return Err(self.no_slot(class)) };
+        let mut slot = None;
+        let taken = self.slabs.take(class, 1, |taken| slot = Some(taken));
+        taken.inspect_err(|&found| self.note_damage(found))?;
+        let Some(slot) = slot else { return Err(self.no_slot(class)) };
         self.after_take(class);
         Ok(slot)
     }
@@ -441,23 +453,71 @@ impl Engine {
         Ok(())
     }
 
+    /// Starts to count the sizes that are asked for. Caches learn of it when they next come here.
+    pub(crate) fn start_profile(&mut self) -> Result<(), ConfigError> {
+        let store = &mut self.slabs.store;
+        self.profile.start(store)?;
+        store.harden = store.harden.profiling();
+        self.serve_all();
+        if let Some(first) = self.store().first_region() {
+            Signals::count(&first.signals().drains);
+        }
+        Ok(())
+    }
+
+    /// Counts a request for a slot of a class, if requests by size may come to it.
+    pub(crate) fn profile_class(&mut self, class: ClassId) {
+        if let Some(entry) = self.slabs.class(class).filter(|entry| !entry.dedicated) {
+            self.profile.count(entry.shape.size);
+        }
+    }
+
     /// Why a class has no slot.
     fn no_slot(&mut self, class: ClassId) -> AllocError {
         let entry = &self.slabs.classes()[class.index()];
         if entry.out >= entry.limit {
             return AllocError::ClassLimit { class };
         }
-        AllocError::OutOfMemory { requested: entry.shape.size, largest_free: self.largest_free() }
+        self.shortage(entry.shape.slab_bytes(self.store().piece_bytes()))
+    }
+
+    /// Why there is no room for `needed` bytes, in pools with canaries beside those. O(classes +
+    /// regions).
+    #[cold]
+    pub(crate) fn shortage(&self, needed: usize) -> AllocError {
+        if self.store().first_region().is_none() {
+            return AllocError::NotInitialised;
+        }
+        let overhead = self.harden().overhead();
+        let most = self.store().largest_when_empty().saturating_sub(overhead);
+        let free_bytes = self.store().heap().counters().free_bytes;
+        let free_bytes = free_bytes.saturating_sub(WORD + overhead);
+        let reserved = self.slabs.unused_reserves();
+        if needed > most {
+            AllocError::TooLarge { most }
+        } else if needed <= free_bytes {
+            AllocError::Fragmented { free_bytes, largest_free: self.largest_free() }
+        } else if needed <= free_bytes + reserved {
+            AllocError::Reserved { needed, reserved }
+        } else {
+            AllocError::OutOfMemory { needed, free_bytes }
+        }
     }
 
     /// Counts a failed request that no class is to blame for.
     pub(crate) fn refuse(&mut self, error: AllocError) -> AllocError {
-        self.count_failure(None);
+        self.count_failure(None, error);
         error
     }
 
-    /// Counts a failed request of a class.
-    pub(crate) fn count_failure(&mut self, class: Option<ClassId>) {
+    /// Counts a request of a class, if it was for one, that was refused. What a limit refuses is no failure.
+    pub(crate) fn count_failure(&mut self, class: Option<ClassId>, error: AllocError) {
+        if let AllocError::ClassLimit { class } = error
+            && let Some(entry) = self.slabs.class_mut(class)
+        {
+            entry.limit_hits = entry.limit_hits.saturating_add(1);
+            return;
+        }
         self.failures += 1;
         if let Some(entry) = class.and_then(|class| self.slabs.class_mut(class)) {
             entry.failures = entry.failures.saturating_add(1);
@@ -478,29 +538,20 @@ impl Engine {
     /// The whole way in such a pool.
     pub(crate) fn alloc_uncached(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let allocated = self.try_alloc_plain(layout);
-        allocated.inspect_err(|_| self.count_failure(None))
+        allocated.inspect_err(|&error| self.count_failure(None, error))
     }
 
     /// As [`alloc_uncached`](Self::alloc_uncached); a failure is not counted.
     pub(super) fn try_alloc_plain(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        if layout.size() == 0 {
+        let size = layout.size();
+        if size == 0 {
             return Err(AllocError::ZeroSize);
         }
-        let store = &mut self.slabs.store;
-        let allocated = store.alloc_heap(layout.size(), layout.align(), Owner::Caller);
-        self.note_found();
-        let block =
-            allocated?.and_then(NonNull::new).ok_or_else(|| self.no_block(layout.size()))?;
+        let allocated = self.slabs.store.alloc_heap(size, layout.align(), Owner::Caller);
+        self.note_found(allocated.err());
+        let block = allocated?.and_then(NonNull::new).ok_or_else(|| self.shortage(size))?;
         self.note_peak();
         Ok(block)
-    }
-
-    /// Why the heap has no block for a request.
-    fn no_block(&self, requested: usize) -> AllocError {
-        if self.store().first_region().is_none() {
-            return AllocError::NotInitialised;
-        }
-        AllocError::OutOfMemory { requested, largest_free: self.largest_free() }
     }
 
     /// Frees in a pool that [is plain](Self::is_plain).
@@ -527,12 +578,12 @@ impl Engine {
         }
         let (size, align) = (layout.size(), layout.align());
         let harden = if owner == Owner::Caller { self.harden() } else { Harden::NONE };
-        let room = size.checked_add(harden.overhead()).ok_or(AllocError::TooLarge)?;
+        let room = size.checked_add(harden.overhead()).ok_or_else(|| self.shortage(size))?;
         let allocated = match owner {
             Owner::Caller => self.slabs.store.alloc_object(room, align),
             Owner::Pool => self.slabs.store.alloc(room, align, owner),
         };
-        self.note_found();
+        self.note_found(allocated.err());
         if let Some(payload) = allocated? {
             self.note_peak();
             if !harden.is_off() {
@@ -542,13 +593,13 @@ impl Engine {
             }
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }
-        Err(self.no_block(size))
+        Err(self.shortage(size))
     }
 
     /// Frees a caller's heap block, which waits first in pools with quarantine.
     pub(crate) fn free_block(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         let freed = self.slabs.store.free(pointer.as_ptr());
-        self.note_found();
+        self.note_found(None);
         freed
     }
 

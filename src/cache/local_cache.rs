@@ -21,7 +21,8 @@ use super::{
     block::CacheBlockRef,
     class_cache::ClassCache,
     engine::Engine,
-    realloc::{Held, Mover, realloc},
+    held::Held,
+    realloc::{Mover, realloc},
     waiting::{WaitingSlot, check_free},
 };
 use crate::{
@@ -248,6 +249,7 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
         let class = engine.with(|engine| {
+            engine.profile.count(size);
             let none = if size == 0 { AllocError::ZeroSize } else { AllocError::UnknownClass };
             engine.slabs.class_of(size).ok_or_else(|| engine.refuse(none))
         });
@@ -260,6 +262,10 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
+        // A cache that does not know the class may not have heard that the pool counts.
+        if self.harden.profiles() || self.class(id).is_none() {
+            engine.with(|engine| engine.profile_class(id));
+        }
         self.alloc_slot_of(id, None, engine)
     }
 
@@ -279,7 +285,7 @@ impl CacheCore {
                 self.reclaim(error, engine);
                 self.ready_slot(id, size, engine)
             });
-            slot.inspect_err(|_| engine.count_failure(Some(id)))
+            slot.inspect_err(|&error| engine.count_failure(Some(id), error))
         })
     }
 
@@ -376,7 +382,9 @@ impl CacheCore {
                 engine.empty_depot(class);
                 engine.cached(class) > 0
             }
-            AllocError::OutOfMemory { .. } => {
+            AllocError::OutOfMemory { .. }
+            | AllocError::Fragmented { .. }
+            | AllocError::Reserved { .. } => {
                 self.flush(engine);
                 engine.reclaim();
                 engine.class_ids().any(|class| engine.cached(class) > 0)
@@ -406,6 +414,10 @@ impl CacheCore {
         if !self.may_keep() {
             self.flush(engine);
             self.drains = self.signals().drains.load(Relaxed);
+            if self.quick > 0 && !engine.harden().is_off() {
+                // The pool has begun to count sizes.
+                self.close(engine);
+            }
         }
         if self.block.count() != engine.slabs.classes().len() {
             self.renew(engine);
@@ -506,6 +518,10 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
+        let knows = self.harden.profiles();
+        if knows {
+            engine.with(|engine| engine.profile.count(layout.size()));
+        }
         let class = self.class_for(layout).map(|(id, _)| id);
         if let Some(id) = class
             && let Some(slot) = self.pop_any(id, Some(layout.size()), engine)
@@ -516,16 +532,16 @@ impl CacheCore {
             if engine.calls.is_none() {
                 return engine.alloc_uncached(layout);
             }
+            if !knows {
+                // A new cache has not heard that the pool counts.
+                engine.profile.count(layout.size());
+            }
             let block = self.ready(layout, engine).or_else(|error| {
-                // Not for what all regions together could not hold.
-                if layout.size() > engine.store().region_bytes() {
-                    return Err(error);
-                }
                 self.reclaim(error, engine);
                 self.ready(layout, engine)
             });
             let id = self.class_for(layout).map(|(id, _)| id);
-            block.inspect_err(|_| engine.count_failure(id))
+            block.inspect_err(|&error| engine.count_failure(id, error))
         })
     }
 
@@ -577,6 +593,37 @@ impl CacheCore {
             // A refusal is counted and reported there.
             let _ = self.free_slow(pointer, Some(id), engine);
         }
+    }
+
+    /// Frees a block or slot if its layout can be the one that is stated. If `where_exact`, that is
+    /// looked at only in pools that know their objects' sizes to the byte.
+    pub(crate) fn free_sized(
+        &mut self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+        where_exact: bool,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        let addr = pointer.addr().get();
+        let matters = |harden: Harden| harden.seals() || !where_exact;
+        let Some((_, Found { class, slot })) = self.find_any(addr) else {
+            return engine.with(|engine| {
+                engine.counted(|engine| {
+                    if matters(engine.harden()) {
+                        check_layout(engine, pointer, layout)?;
+                    }
+                    self.free_to(pointer, None, engine)
+                })
+            });
+        };
+        let (room, size) = (to_usize(class.room), to_usize(class.size));
+        if matters(self.harden)
+            && let Ok(usable) = check(self.harden, slot, room)
+        {
+            let fits = Held::slot(room, size, usable).can_be(self.harden, addr, layout);
+            fits.or_else(|error| engine.with(|engine| engine.counted(|_| Err(error))))?;
+        }
+        self.free(pointer, None, engine)
     }
 
     /// Frees a slot of whatever class; blocks of the heap are refused.
@@ -893,7 +940,10 @@ impl CacheCore {
     ) -> Result<usize, FreeError> {
         match self.find(pointer.addr().get()) {
             Some(found) => Ok(to_usize(found.class.size)),
-            None => engine.with(|engine| held(engine, pointer).map(|held| held.usable)),
+            None => engine.with(|engine| {
+                let held = held(engine, pointer).inspect_err(|&error| engine.note_refusal(error));
+                held.map(|held| held.usable)
+            }),
         }
     }
 
@@ -1001,12 +1051,25 @@ impl<B: Backing> Mover for Through<'_, B> {
         held: &Held,
         new: Layout,
     ) -> Result<Option<NonNull<u8>>, FreeError> {
-        self.engine.with(|engine| slide(engine, pointer, held, new))
+        self.engine.with(|engine| engine.counted(|engine| slide(engine, pointer, held, new)))
     }
 
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.cache.free(pointer, None, self.engine)
     }
+
+    fn refuse(&mut self, size: usize) -> AllocError {
+        self.engine.with(|engine| engine.shortage(size))
+    }
+}
+
+/// Whether the layout of the object at a pointer, which is live, can be this one.
+fn check_layout(engine: &Engine, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+    let (addr, held) = (pointer.addr().get(), held(engine, pointer)?);
+    if held.is_slot {
+        return held.can_be(engine.harden(), addr, layout);
+    }
+    held.can_be_in(engine.store(), addr, layout)
 }
 
 /// What the caller of a realloc or look-up holds at a pointer, if it is live.

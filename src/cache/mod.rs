@@ -6,8 +6,10 @@ pub(crate) mod calls;
 mod class_cache;
 mod depot;
 mod engine;
+mod held;
 mod local_cache;
 mod magazine;
+mod profile;
 mod realloc;
 mod waiting;
 
@@ -16,3 +18,4 @@ pub(crate) use engine::Engine;
 pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};
 pub(crate) use magazine::Magazine;
+pub(crate) use profile::SizeCount;

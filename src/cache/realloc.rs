@@ -3,29 +3,8 @@
 
 use core::{alloc::Layout, ptr::NonNull};
 
+use super::held::Held;
 use crate::error::{AllocError, FreeError, ReallocError};
-
-/// What a live pointer holds.
-pub(super) struct Held {
-    /// Bytes that the pool has for it there.
-    pub(super) room: usize,
-    /// The largest object that can be there.
-    pub(super) limit: usize,
-    /// Usable bytes.
-    pub(super) usable: usize,
-    /// A slot of a class, not a heap block.
-    pub(super) is_slot: bool,
-}
-
-impl Held {
-    pub(super) const fn slot(room: usize, limit: usize, usable: usize) -> Self {
-        Self { room, limit, usable, is_slot: true }
-    }
-
-    pub(super) const fn block(room: usize, limit: usize, usable: usize) -> Self {
-        Self { room, limit, usable, is_slot: false }
-    }
-}
 
 /// The steps that resizing is made of.
 pub(super) trait Mover {
@@ -55,6 +34,9 @@ pub(super) trait Mover {
     ) -> Result<Option<NonNull<u8>>, FreeError>;
 
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError>;
+
+    /// Why a request for a size that no layout can have is refused.
+    fn refuse(&mut self, size: usize) -> AllocError;
 }
 
 /// Resizes where it is, or moves. On failure the old block stays.
@@ -75,7 +57,7 @@ pub(super) unsafe fn realloc(
     if new_size == 0 {
         return Err(AllocError::ZeroSize.into());
     }
-    let new = Layout::from_size_align(new_size, align).map_err(|_| AllocError::TooLarge)?;
+    let new = Layout::from_size_align(new_size, align).map_err(|_| mover.refuse(new_size))?;
     let held = mover.held(pointer)?;
     let stays_aligned = pointer.addr().get() & (align - 1) == 0;
     let moved =

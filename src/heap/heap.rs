@@ -259,7 +259,7 @@ impl Heap {
 
     /// Bytes that a block needs for `size` usable ones; `None` on overflow.
     #[inline]
-    fn block_size(&self, size: usize) -> Option<usize> {
+    pub(crate) fn block_size(&self, size: usize) -> Option<usize> {
         // Far more than there is, and far from overflow.
         if size > usize::MAX / 4 {
             return None;

@@ -2,7 +2,9 @@
 //! Pools as allocators: `GlobalAlloc`, `allocator-api2`, and the nightly `Allocator`.
 //!
 //! Their contracts have no room for errors of a free: a refused free is counted
-//! ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)) and changes nothing.
+//! ([`PoolStats::bad_frees`](crate::PoolStats::bad_frees)), told to
+//! [`PoolConfig::on_fault`](crate::PoolConfig::on_fault), and changes nothing. Their callers state each
+//! block's layout: in pools with [`PoolFlags::CANARY`](crate::PoolFlags::CANARY) it must be right.
 
 #[cfg(any(feature = "allocator-api2", feature = "nightly"))]
 use core::{alloc::Layout, ptr::NonNull};
@@ -56,12 +58,12 @@ macro_rules! impl_global_alloc {
                     NoUnwind::guard(|| zeroed().map_or(null_mut(), NonNull::as_ptr))
                 }
 
-                unsafe fn dealloc(&self, pointer: *mut u8, _layout: Layout) {
+                unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
                     let Some(pointer) = NonNull::new(pointer) else { return };
                     NoUnwind::guard(|| {
                         // SAFETY: the caller of `dealloc` gives the block up. A refusal has been
                         // counted.
-                        let _ = unsafe { self.free(pointer) };
+                        let _ = unsafe { self.give_back(pointer, layout) };
                     });
                 }
 
@@ -119,7 +121,7 @@ macro_rules! impl_allocator {
             unsafe fn deallocate(&self, pointer: NonNull<u8>, layout: Layout) {
                 if layout.size() != 0 {
                     // SAFETY: the caller gives the block up. A refusal has been counted.
-                    let _ = unsafe { self.free(pointer) };
+                    let _ = unsafe { self.give_back(pointer, layout) };
                 }
             }
 
@@ -188,7 +190,7 @@ unsafe fn resize<L: RawMutex, P: PageSource>(
         (_, 0) => {
             if old.size() != 0 {
                 // SAFETY: the caller's promise. A refusal has been counted.
-                let _ = unsafe { pool.free(pointer) };
+                let _ = unsafe { pool.give_back(pointer, old) };
             }
             dangling(new)
         }

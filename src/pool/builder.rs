@@ -93,8 +93,8 @@ impl<L: RawMutex> PoolBuilder<L> {
     }
 
     /// See [`PoolConfig::on_fault`].
-    pub fn on_fault(self, callback: FaultFn) -> Self {
-        self.map_config(|config| config.on_fault(callback))
+    pub fn on_fault(self, callback: FaultFn, context: usize) -> Self {
+        self.map_config(|config| config.on_fault(callback, context))
     }
 
     /// See [`PoolConfig::on_leak`].

@@ -3,11 +3,11 @@
 
 use lock_api::RawMutex;
 
-use super::{contents, pool::Pool};
+use super::{contents, damage, pool::Pool};
 use crate::{
     cache::{Engine, Magazine},
     config::ClassId,
-    error::{Corruption, CorruptionKind},
+    error::{Corruption, CorruptionKind, Damage},
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
     slab::{
@@ -24,23 +24,29 @@ impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// slots) for every 16 classes, under the lock, plus the bytes that flags have it look at.
     ///
     /// # Errors
-    /// The first [`Corruption`] that it comes by, with its address.
+    /// The first [`Damage`] that it comes by: its address, its class, and what lies just below, whose user
+    /// most likely wrote past its end.
     ///
     /// ```
     /// # use std::{alloc::Layout, mem::MaybeUninit};
-    /// # use libmempool::{CorruptionKind, NoLock, Pool};
+    /// # use libmempool::{CorruptionKind, NeighbourState, NoLock, Pool};
     /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
     /// let pool = Pool::<NoLock>::new(&mut memory)?;
     /// let block = pool.alloc(Layout::new::<[u8; 40]>())?;
-    /// let _next = pool.alloc(Layout::new::<[u8; 40]>())?;
+    /// let _above = pool.alloc(Layout::new::<[u8; 40]>())?;
     /// pool.validate()?;
     /// // SAFETY: this is the overflow that the check is there for; it stays in the region.
     /// unsafe { block.add(pool.usable_size(block)?).cast::<usize>().write(0) };
-    /// assert_eq!(pool.validate().unwrap_err().kind, CorruptionKind::BlockTag);
+    /// let damage = pool.validate().unwrap_err();
+    /// assert_eq!(damage.kind, CorruptionKind::BlockTag);
+    /// let culprit = damage.below.unwrap();
+    /// assert_eq!((culprit.addr, culprit.state), (block.addr().get(), NeighbourState::Live));
+    /// println!("{damage}"); // the block tag at .. is corrupted, probably by a write past the end of ..
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn validate(&self) -> Result<(), Corruption> {
-        validate(&self.inner.lock().engine)
+    pub fn validate(&self) -> Result<(), Damage> {
+        let engine = &self.inner.lock().engine;
+        validate(engine).map_err(|found| damage::explain(engine, found))
     }
 }
 
@@ -203,7 +209,7 @@ fn check_slots(engine: &Engine, slab: Slab) -> Result<(), Corruption> {
 
 /// The slab that starts at an address, if map, descriptor, class and states agree, and what the
 /// states say.
-fn slab_at(
+pub(super) fn slab_at(
     engine: &Engine,
     entry: &RegionEntry,
     addr: usize,

@@ -136,6 +136,21 @@ impl<L: RawMutex> LocalCache<'_, L> {
         self.core.free(pointer, None, &mut Locked(self.pool))
     }
 
+    /// As [`Pool::free_sized`]: slots without the lock (in the first region), heap blocks under it.
+    ///
+    /// # Safety
+    /// As [`free_fixed`](Self::free_fixed).
+    ///
+    /// # Errors
+    /// As [`Pool::free_sized`].
+    pub unsafe fn free_sized(
+        &mut self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), FreeError> {
+        self.core.free_sized(pointer, layout, false, &mut Locked(self.pool))
+    }
+
     /// As [`Pool::realloc`], by way of this cache.
     ///
     /// # Safety

@@ -1,15 +1,18 @@
 //! Layer 7, the pool: composes everything below behind one lock.
 
+mod advice;
 mod alloc_impls;
 mod builder;
 mod check;
 mod contents;
+mod damage;
 mod local_cache;
 mod map;
 mod object;
 #[expect(clippy::module_inception, reason = "the pool itself, beside what is built on it")]
 mod pool;
 
+pub use advice::{Advice, AdvisedClass, MAX_ADVISED};
 pub(crate) use alloc_impls::NoUnwind;
 #[cfg(feature = "std")]
 pub(crate) use alloc_impls::impl_global_alloc;

@@ -331,6 +331,53 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         free_slow(guarded, pointer)
     }
 
+    /// Frees a block or slot whose caller states the layout that it was allocated with, or, by
+    /// [`realloc`](Self::realloc), has got since: a free of the wrong object shows. In pools with
+    /// [`PoolFlags::CANARY`](crate::PoolFlags::CANARY) the size must be right to the byte; else it must be
+    /// one that the block or slot can have been allocated for. O(1) as [`free`](Self::free).
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    ///
+    /// # Errors
+    /// [`FreeError::WrongSize`], [`FreeError::WrongAlign`], or as [`free`](Self::free); nothing changes,
+    /// and it is counted.
+    ///
+    /// ```
+    /// # use std::{alloc::Layout, mem::MaybeUninit};
+    /// # use libmempool::{FreeError, NoLock, Pool, PoolFlags};
+    /// # let mut memory = vec![MaybeUninit::uninit(); 64 << 10];
+    /// let pool = Pool::<NoLock>::builder().flags(PoolFlags::CANARY).build(&mut memory)?;
+    /// let (header, frame) = (Layout::new::<[u8; 40]>(), Layout::new::<[u8; 1514]>());
+    /// let packet = pool.alloc(frame)?;
+    /// // SAFETY: the packet is not used any more.
+    /// unsafe {
+    ///     let refused = pool.free_sized(packet, header);
+    ///     assert!(matches!(refused, Err(FreeError::WrongSize { size: 1514, .. })));
+    ///     pool.free_sized(packet, frame)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub unsafe fn free_sized(&self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        self.shared(|cache, engine| calls::free_sized(cache, engine, pointer, layout, false))
+    }
+
+    /// What an allocator's caller gives back, with its layout: looked at where sizes are known to the byte.
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    pub(crate) unsafe fn give_back(
+        &self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), FreeError> {
+        let mut guarded = self.inner.lock();
+        if guarded.engine.is_plain() && guarded.engine.free_plain(pointer).is_ok() {
+            return Ok(());
+        }
+        locked(guarded, |cache, engine| calls::free_sized(cache, engine, pointer, layout, true))
+    }
+
     /// Allocates a slot of a class. O(1), under the lock.
     ///
     /// # Errors
@@ -434,6 +481,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
             reserve: to_usize(entry.reserve),
             limit: to_usize(entry.limit),
             failures: to_usize(entry.failures),
+            limit_hits: to_usize(entry.limit_hits),
         })
     }
 
@@ -741,7 +789,8 @@ fn stats_of(engine: &Engine) -> PoolStats {
         ..PoolStats::default()
     };
     for class in engine.class_ids() {
-        let size = engine.slabs.classes()[class.index()].shape.size;
+        let entry = &engine.slabs.classes()[class.index()];
+        let size = entry.shape.size;
         let (live, cached) = (engine.live(class), engine.cached(class));
         stats.live_objects += live;
         stats.live_bytes += live * size;
@@ -750,7 +799,8 @@ fn stats_of(engine: &Engine) -> PoolStats {
         let waiting = engine.waiting(class);
         stats.quarantined_objects += waiting;
         stats.quarantined_bytes += waiting * size;
-        stats.damaged_blocks += to_usize(engine.slabs.classes()[class.index()].damaged);
+        stats.damaged_blocks += to_usize(entry.damaged);
+        stats.limit_hits += to_usize(entry.limit_hits);
     }
     stats
 }

@@ -135,6 +135,8 @@ pub(crate) struct Class {
     pub(crate) damaged: u32,
     /// Requests that could not be served.
     pub(crate) failures: u32,
+    /// Requests that met the limit.
+    pub(crate) limit_hits: u32,
     /// The class with the next larger size, or this one.
     pub(crate) next_larger: u8,
     /// Requests by size alone are not served from it.
@@ -158,6 +160,7 @@ impl Class {
             peak: 0,
             damaged: 0,
             failures: 0,
+            limit_hits: 0,
             dedicated: declared.dedicated,
             low: false,
             next_larger: number,
@@ -216,8 +219,12 @@ impl SizeTable {
         Self { classes: [PieceKind::HEAP; BUCKETS], serving: [PieceKind::HEAP; LINEAR_BUCKETS] }
     }
 
+    /// How many buckets there are.
+    pub(crate) const BUCKETS: usize = BUCKETS;
+
+    /// The bucket that a size falls into; of one that no class can have, a number beyond.
     #[inline(always)]
-    fn bucket(size: usize) -> usize {
+    pub(crate) fn bucket(size: usize) -> usize {
         if size <= LINEAR_MAX {
             return size.div_ceil(LINEAR_STEP);
         }

@@ -87,6 +87,13 @@ impl Slabs {
         self.out_bytes
     }
 
+    /// Bytes of the slots that reserves keep while nobody uses them. O(classes).
+    pub(crate) fn unused_reserves(&self) -> usize {
+        let unused = |class: &Class| class.reserve.saturating_sub(class.out);
+        let bytes = |class: &Class| to_usize(unused(class)) * to_usize(class.shape.stride);
+        self.classes.iter().map(bytes).sum()
+    }
+
     /// Adds a class and carves the slabs of its reserve. O(reserve).
     pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
         if self.store.first_region().is_none() {
@@ -347,7 +354,8 @@ impl Slabs {
         }
         for index in 0..self.classes.len() {
             let class = &mut self.classes[index];
-            (class.peak, class.failures, class.damaged) = (0, 0, 0);
+            (class.peak, class.damaged) = (0, 0);
+            (class.failures, class.limit_hits) = (0, 0);
             self.release_idle(ClassId(to_u8(index)));
         }
         Ok(())

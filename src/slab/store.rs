@@ -17,7 +17,7 @@ use crate::{
     quarantine::{Bounds, Quarantine, Waits},
     random::Random,
     region::Region,
-    units::{Granule, MIN_GRANULE, WORD, ceil_log2, to_u32, to_usize},
+    units::{Granule, MIN_GRANULE, WORD, ceil_log2, round_down, to_u32, to_usize},
 };
 
 /// Smallest and largest piece, as `log2` of bytes: 512 bytes, and what 4096 slots of the smallest
@@ -224,6 +224,15 @@ impl Store {
             let fits = self.heap.resting_tag(block).is_ok_and(|tag| tag.size() == size);
             if fits { Ok(()) } else { Err(broken) }
         })
+    }
+
+    /// Usable bytes of the largest block that there could be if nothing else were in its region.
+    /// O(regions).
+    pub(crate) fn largest_when_empty(&self) -> usize {
+        let granule = self.granule().bytes();
+        let room = |entry: &RegionEntry| entry.region.end() - entry.first_tag - WORD;
+        let most = self.entries().map(room).max().unwrap_or(0);
+        round_down(most, granule).saturating_sub(WORD)
     }
 
     /// Ends the set-up: from now on free memory may hold anything.

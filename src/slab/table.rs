@@ -30,7 +30,7 @@ impl<T: Copy> Table<T> {
     /// Appends a value, growing by half where needed. O(len) when it grows.
     pub(crate) fn push(&mut self, store: &mut Store, value: T) -> Result<(), ConfigError> {
         if self.len == self.capacity {
-            self.grow(store)?;
+            self.grow_to(store, self.capacity + self.capacity / 2 + 4)?;
         }
         // SAFETY: `len < capacity`, so the element is in the table's memory.
         unsafe { self.start.add(self.len).write(value) };
@@ -38,13 +38,21 @@ impl<T: Copy> Table<T> {
         Ok(())
     }
 
+    /// Appends `n` default values. O(n + len).
+    pub(crate) fn extend(&mut self, store: &mut Store, n: usize) -> Result<(), ConfigError>
+    where
+        T: Default,
+    {
+        self.grow_to(store, self.len + n)?;
+        (0..n).try_for_each(|_| self.push(store, T::default()))
+    }
+
     /// Removes the last value.
     pub(crate) fn pop(&mut self) {
         self.len = self.len.saturating_sub(1);
     }
 
-    fn grow(&mut self, store: &mut Store) -> Result<(), ConfigError> {
-        let capacity = self.capacity + self.capacity / 2 + 4;
+    fn grow_to(&mut self, store: &mut Store, capacity: usize) -> Result<(), ConfigError> {
         let memory = store.alloc(capacity * size_of::<T>(), 1, Owner::Pool).ok().flatten();
         let start = memory.and_then(NonNull::new).ok_or(ConfigError::OutOfMemory)?.cast::<T>();
         // SAFETY: both hold `len` elements, and they are different blocks.

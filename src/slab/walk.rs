@@ -71,6 +71,10 @@ impl<'s> Walk<'s> {
 
     fn step(&mut self, block: Block) -> Result<Option<Walked>, Corruption> {
         let broken = Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag };
+        // A damaged map may have led beyond the region.
+        if self.end.saturating_sub(block.addr()) < WORD {
+            return Err(broken);
+        }
         let tag = block.tag(self.store.heap().codec()).ok_or(broken)?;
         if tag.is_slab_fence() {
             let start = block.addr() + WORD;

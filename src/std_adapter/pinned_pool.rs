@@ -352,6 +352,41 @@ where
         )
     }
 
+    /// As [`Pool::free_sized`]. O(1) without the lock for slots.
+    ///
+    /// # Safety
+    /// As [`Pool::free`].
+    ///
+    /// # Errors
+    /// As [`Pool::free_sized`].
+    pub unsafe fn free_sized(&self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        self.on_cache(
+            |cache, engine| cache.free_sized(pointer, layout, false, engine),
+            // SAFETY: the caller's promise.
+            |pool| unsafe { pool.free_sized(pointer, layout) },
+        )
+    }
+
+    /// As [`Pool::give_back`].
+    ///
+    /// # Safety
+    /// As [`Pool::free`].
+    pub(crate) unsafe fn give_back(
+        &self,
+        pointer: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        if unsafe { self.free_quick(pointer.as_ptr()) } {
+            return Ok(());
+        }
+        self.on_cache(
+            |cache, engine| cache.free_sized(pointer, layout, true, engine),
+            // SAFETY: the caller's promise.
+            |pool| unsafe { pool.give_back(pointer, layout) },
+        )
+    }
+
     /// As [`Pool::usable_size`]. O(1) without the lock for slots.
     ///
     /// # Safety

@@ -120,6 +120,8 @@ impl Bench {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     ByPointer,
+    /// Stating a size, which is right for no object that is larger than 16 bytes.
+    BySize,
     ByClass,
     InBulk,
     ByRealloc,
@@ -127,10 +129,10 @@ pub enum Way {
 
 impl Way {
     pub const ALL: &'static [Self] =
-        &[Self::ByPointer, Self::ByClass, Self::InBulk, Self::ByRealloc];
+        &[Self::ByPointer, Self::BySize, Self::ByClass, Self::InBulk, Self::ByRealloc];
     /// Those that name the class.
     pub const TYPED: &'static [Self] = &[Self::ByClass, Self::InBulk];
-    pub const UNTYPED: &'static [Self] = &[Self::ByPointer, Self::ByRealloc];
+    pub const UNTYPED: &'static [Self] = &[Self::ByPointer, Self::BySize, Self::ByRealloc];
 
     pub fn free(
         self,
@@ -140,6 +142,7 @@ impl Way {
     ) -> Result<(), FreeError> {
         match self {
             Self::ByPointer => handle.free(pointer),
+            Self::BySize => handle.free_sized(pointer, bytes(1)),
             Self::ByClass => handle.free_fixed(class, pointer),
             Self::InBulk => handle.free_bulk(class, &[pointer]).map_err(|error| error.error),
             Self::ByRealloc => match handle.realloc(pointer, bytes(1), 6000) {

@@ -21,6 +21,7 @@ pub trait Handle {
         new_size: usize,
     ) -> Result<NonNull<u8>, ReallocError>;
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError>;
+    fn free_sized(&mut self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError>;
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError>;
     fn free_fixed(&mut self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError>;
 
@@ -82,6 +83,10 @@ impl Handle for &mut dyn Handle {
         (**self).free(pointer)
     }
 
+    fn free_sized(&mut self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        (**self).free_sized(pointer, layout)
+    }
+
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
         (**self).alloc_fixed(class)
     }
@@ -113,6 +118,11 @@ impl<L: RawMutex, P: PageSource> Handle for &Pool<'_, L, P> {
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the test does not use the block any more, if it is one.
         unsafe { Pool::free(self, pointer) }
+    }
+
+    fn free_sized(&mut self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        // SAFETY: as in `free`.
+        unsafe { Pool::free_sized(self, pointer, layout) }
     }
 
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
@@ -150,6 +160,11 @@ impl<L: RawMutex> Handle for LocalCache<'_, L> {
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the test does not use the block any more, if it is one.
         unsafe { LocalCache::free(self, pointer) }
+    }
+
+    fn free_sized(&mut self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        // SAFETY: as in `free`.
+        unsafe { LocalCache::free_sized(self, pointer, layout) }
     }
 
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
@@ -203,6 +218,11 @@ where
     fn free(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the test does not use the block any more, if it is one.
         unsafe { libmempool::PinnedPool::free(self, pointer) }
+    }
+
+    fn free_sized(&mut self, pointer: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        // SAFETY: as in `free`.
+        unsafe { libmempool::PinnedPool::free_sized(self, pointer, layout) }
     }
 
     fn alloc_fixed(&mut self, class: ClassId) -> Result<NonNull<u8>, AllocError> {

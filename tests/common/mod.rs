@@ -23,7 +23,7 @@ pub use setup::{Classes, LOCKS, LockKind, LockSuite, Setup, Source, Suite, for_e
 
 use std::{alloc::Layout, mem::MaybeUninit, ptr::NonNull};
 
-use libmempool::Pool;
+use libmempool::{AllocError, Pool, PoolStats};
 use lock_api::RawMutex;
 
 /// A layout; sizes and alignments in tests are valid ones.
@@ -34,6 +34,30 @@ pub fn layout(size: usize, align: usize) -> Layout {
 /// Bytes aligned to one.
 pub fn bytes(size: usize) -> Layout {
     layout(size, 1)
+}
+
+/// Whether a pool says honestly why it had no room for `wanted` bytes; `stats` are those of then.
+#[track_caller]
+pub fn check_shortage(error: AllocError, wanted: usize, stats: &PoolStats) {
+    // A tag, and at most a canary's seal.
+    let is_free = |bytes: usize| {
+        let lacks = stats.free_bytes - bytes;
+        lacks == 0 && bytes == 0 || (size_of::<usize>()..=size_of::<usize>() + 8).contains(&lacks)
+    };
+    let is_honest = match error {
+        AllocError::TooLarge { most } => most < wanted && most < stats.region_bytes,
+        AllocError::OutOfMemory { needed, free_bytes } => {
+            needed == wanted && free_bytes < needed && is_free(free_bytes)
+        }
+        AllocError::Fragmented { free_bytes, largest_free } => {
+            wanted <= free_bytes && is_free(free_bytes) && largest_free == stats.largest_free
+        }
+        AllocError::Reserved { needed, reserved } => {
+            needed == wanted && stats.free_bytes + reserved > needed && reserved <= stats.slab_bytes
+        }
+        _ => false,
+    };
+    assert!(is_honest, "{error:?} for {wanted} bytes of {stats:?}");
 }
 
 /// Allocates slots of a size through a handle until it refuses.

@@ -52,6 +52,7 @@ pub struct Model {
     /// The pool's flags.
     pub flags: PoolFlags,
     pub failures: usize,
+    pub limit_hits: usize,
     pub bad_frees: usize,
 }
 
@@ -67,6 +68,7 @@ impl Model {
             live_bytes: 0,
             flags: PoolFlags::empty(),
             failures: 0,
+            limit_hits: 0,
             bad_frees: 0,
         }
     }
@@ -163,7 +165,7 @@ impl Model {
         self.freed = self.live.values().take(8).map(|block| block.pointer).collect();
         self.live.clear();
         self.order.clear();
-        (self.live_bytes, self.failures, self.bad_frees) = (0, 0, 0);
+        (self.live_bytes, self.failures, self.limit_hits, self.bad_frees) = (0, 0, 0, 0);
     }
 
     /// Compares what the pool says of its bytes with how many may be used.
@@ -184,7 +186,7 @@ impl Model {
         let stats = pool.stats();
         assert_eq!(stats.live_objects, self.live.len(), "{stats}");
         self.check_bytes(stats.live_bytes, self.live_bytes);
-        assert_eq!(stats.failures, self.failures, "{stats}");
+        assert_eq!((stats.failures, stats.limit_hits), (self.failures, self.limit_hits), "{stats}");
         assert_eq!(stats.bad_frees, self.bad_frees, "{stats}");
         assert_eq!(stats.region_bytes, self.regions.iter().map(ExactSizeIterator::len).sum());
         assert!(stats.peak_bytes >= stats.live_bytes + stats.cached_bytes, "{stats}");

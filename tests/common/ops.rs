@@ -7,7 +7,9 @@ use libmempool::{
 };
 use lock_api::RawMutex;
 
-use super::{Handle, Model, Setup, UsableSize, Way, layout, model::Live, stamp, stray};
+use super::{
+    Handle, Model, Setup, UsableSize, Way, check_shortage, layout, model::Live, stamp, stray,
+};
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +133,7 @@ fn check_like_new<L: RawMutex, P: PageSource>(
     let end = pool.stats();
     let mut expected = *start;
     expected.peak_bytes = end.peak_bytes;
-    expected.failures = end.failures;
+    (expected.failures, expected.limit_hits) = (end.failures, end.limit_hits);
     expected.bad_frees = end.bad_frees;
     expected.guard_failures = end.guard_failures;
     assert_eq!(end, expected);
@@ -251,15 +253,15 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     /// A general request may fail for two reasons, and the pool must tell which honestly.
     fn check_refusal(&mut self, error: AllocError, wanted: Layout) {
         self.model.failures += 1;
-        match error {
-            AllocError::ZeroSize => assert_eq!(wanted.size(), 0),
-            AllocError::OutOfMemory { requested, largest_free } => {
-                assert_eq!(requested, wanted.size());
-                let plain = wanted.align() <= self.model.granule();
-                assert!(!plain || largest_free < requested, "{error}, of {}", self.pool.stats());
-                assert_eq!(largest_free, self.pool.stats().largest_free);
-            }
-            _ => panic!("{error} for {wanted:?}"),
+        if error == AllocError::ZeroSize {
+            assert_eq!(wanted.size(), 0);
+            return;
+        }
+        let stats = self.pool.stats();
+        check_shortage(error, wanted.size(), &stats);
+        if let AllocError::Fragmented { largest_free, .. } = error {
+            let plain = wanted.align() <= self.model.granule();
+            assert!(!plain || largest_free < wanted.size(), "{error}, of {stats}");
         }
     }
 
@@ -276,16 +278,27 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     }
 
     fn check_class_refusal(&mut self, error: AllocError, class: ClassId) {
-        self.model.failures += 1;
         let stats = self.pool.class_stats(class);
+        let at_limit = matches!(error, AllocError::ClassLimit { .. });
+        *(if at_limit { &mut self.model.limit_hits } else { &mut self.model.failures }) += 1;
         match (error, stats) {
             (AllocError::UnknownClass, None) => {}
             (AllocError::ClassLimit { class: named }, Some(stats)) => {
                 assert_eq!(named, class);
                 assert!(stats.live + stats.cached + usize::from(u8::MAX) >= stats.limit, "{stats}");
             }
-            (AllocError::OutOfMemory { requested, .. }, Some(stats)) => {
-                assert_eq!(requested, stats.size);
+            // What is needed is a slab. (The slots of a bulk are back since.)
+            (AllocError::OutOfMemory { needed, free_bytes }, Some(stats)) => {
+                assert!(needed >= stats.stride && needed > free_bytes, "{error}, of {stats}");
+            }
+            (AllocError::Reserved { needed, reserved }, Some(stats)) => {
+                assert!(needed >= stats.stride && reserved > 0, "{error}, of {stats}");
+            }
+            (AllocError::Fragmented { free_bytes, largest_free }, Some(_)) => {
+                assert!(largest_free <= free_bytes, "{error}");
+            }
+            (AllocError::TooLarge { most }, Some(_)) => {
+                assert!(most < self.pool.stats().region_bytes, "{error}");
             }
             _ => panic!("{error} of {class}"),
         }
@@ -302,8 +315,23 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
     fn free(&mut self, via: u16, which: u16) {
         let Some(block) = self.model.pick(usize::from(which)) else { return };
         block.verify();
-        self.via(via).free(block.pointer).expect("a live block can be freed");
+        if which.is_multiple_of(2) {
+            self.via(via).free(block.pointer).expect("a live block can be freed");
+        } else {
+            self.free_sized(via, &block);
+        }
         self.model.remove(block.pointer);
+    }
+
+    /// Frees a block by its size, after an attempt with one that is too large.
+    fn free_sized(&mut self, via: u16, block: &Live) {
+        let (pointer, size) = (block.pointer, block.layout.size());
+        let large = layout(block.usable + 1, 1);
+        let error = self.via(via).free_sized(pointer, large).expect_err("it is smaller");
+        self.model.bad_frees += 1;
+        assert_eq!(error, FreeError::WrongSize { addr: pointer.addr().get(), size: block.usable });
+        let freed = self.via(via).free_sized(pointer, block.layout);
+        freed.unwrap_or_else(|error| panic!("{error}: a live block of {size} bytes"));
     }
 
     fn free_fixed(&mut self, via: u16, which: u16) {

@@ -233,7 +233,7 @@ fn a_damaged_tag_of_the_block_above() {
         let good = bench.word(tag);
         for bit in [0, 1, 2, 5, 30, 47, 48, 63] {
             bench.damage(tag, good ^ 1 << bit);
-            bench.refuses(blocks[2], SMALL, Way::UNTYPED, |error| {
+            bench.refuses(blocks[2], SMALL, &[Way::ByPointer, Way::ByRealloc], |error| {
                 matches!(error, FreeError::Corrupted { .. })
             });
             assert_eq!(bench.pool().validate().unwrap_err().addr, tag);

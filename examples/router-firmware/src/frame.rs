@@ -66,7 +66,7 @@ impl Frame {
     /// [`AllocError`] if all such buffers are in use, or none is as long.
     pub fn own(len: usize, class: ClassId, memory: &'static Memory) -> Result<Self, AllocError> {
         if len > LONGEST_OWN {
-            return Err(AllocError::TooLarge);
+            return Err(AllocError::TooLarge { most: LONGEST_OWN });
         }
         let slot = memory.alloc_fixed(class)?;
         let mut frame = Self { slot, memory, len: 0, class, origin: Origin::Own };

@@ -24,7 +24,7 @@ static SECOND: Region<256> = Region::new();
 static CONFIG: PoolConfig = PoolConfig::new()
     .size_class(SizeClass::new(24).limit(2))
     .flags(PoolFlags::CANARY)
-    .on_fault(|fault: Fault| report(&fault));
+    .on_fault(|fault: Fault, _| report(&fault), 0);
 
 fn report<T: defmt::Format + core::fmt::Debug>(value: &T) {
     println!("{} | {}", value, Debug2Format(value));

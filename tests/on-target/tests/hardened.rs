@@ -24,13 +24,13 @@ static CONFIG: PoolConfig = PoolConfig::new()
     .size_class(SizeClass::new(48))
     .flags(PoolFlags::HARDENED)
     .key(0x1234_5678_9abc_def0)
-    .on_fault(on_fault);
+    .on_fault(on_fault, 0);
 const CLASS: ClassId = ClassId::new(0);
 
 static FAULTS: AtomicUsize = AtomicUsize::new(0);
 static LAST_FAULT: Mutex<Cell<Option<Fault>>> = Mutex::new(Cell::new(None));
 
-fn on_fault(fault: Fault) {
+fn on_fault(fault: Fault, _: usize) {
     FAULTS.store(FAULTS.load(Relaxed) + 1, Relaxed);
     critical_section::with(|token| LAST_FAULT.borrow(token).set(Some(fault)));
 }
