@@ -164,8 +164,8 @@ impl Engine {
     /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
-        cache.note_taken();
         if let Some(full) = self.depots[class.index()].take_full() {
+            cache.note_taken();
             if let Some(empty) = cache.exchange_loaded(full) {
                 self.keep_empty(class, empty);
             }
@@ -180,7 +180,6 @@ impl Engine {
 
     /// Fills the loaded magazine of a cache from the slabs, as far as there is anything.
     pub(crate) fn top_up(&mut self, class: ClassId, cache: &ClassCache) {
-        cache.note_taken();
         // What is damaged shows where slots are needed.
         let _ = self.fill(class, cache);
     }
@@ -192,6 +191,7 @@ impl Engine {
             debug_assert!(pushed, "there was room");
         })?;
         if taken > 0 {
+            cache.note_taken();
             self.after_take(class);
         }
         Ok(taken)
@@ -220,19 +220,19 @@ impl Engine {
             return Ok(());
         }
         let surplus = if wants == Ordering::Less { cache.remove_left() } else { None };
-        for full in cache.exchange_loaded(empty).into_iter().chain(surplus) {
+        let given = cache.exchange_loaded(empty).into_iter().chain(surplus);
+        let kept = given.map(|full| {
             cache.note_given();
-            self.keep(class, full);
-        }
-        Ok(())
+            self.keep(class, full)
+        });
+        kept.fold(Ok(()), Result::and)
     }
 
-    /// Keeps a magazine in the depot; what has no room there goes back to its slabs.
-    fn keep(&mut self, class: ClassId, magazine: Magazine) {
-        if magazine.len() == 0 {
-            self.keep_empty(class, magazine);
-        } else if let Err(surplus) = self.depots[class.index()].put_full(magazine) {
-            self.empty_out(class, surplus);
+    /// Keeps a magazine with slots in the depot; what has no room there goes back to the slabs.
+    fn keep(&mut self, class: ClassId, full: Magazine) -> Result<(), Corruption> {
+        match self.depots[class.index()].put_full(full) {
+            Ok(()) => Ok(()),
+            Err(surplus) => self.empty_out(class, surplus),
         }
     }
 
@@ -286,15 +286,16 @@ impl Engine {
     /// mixed up for good. O(slots of a magazine).
     pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         let Some(magazine) = cache.strip().next() else { return false };
-        self.empty_out(class, magazine);
+        // What is damaged is lost; `validate` finds the slot that it was.
+        let _ = self.empty_out(class, magazine);
         self.note_watermark(class);
         true
     }
 
-    fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
-        // What is damaged is lost; `validate` finds the slot that it was.
-        let _ = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
+    fn empty_out(&mut self, class: ClassId, magazine: Magazine) -> Result<(), Corruption> {
+        let returned = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
         self.keep_empty(class, magazine);
+        returned
     }
 
     /// Returns what a class's depot and the shared cache hold to the slabs, and spare magazines to
@@ -306,7 +307,8 @@ impl Engine {
             self.flush(class, cache);
         }
         while let Some(full) = self.depots[class.index()].take_full() {
-            self.empty_out(class, full);
+            // As in `flush_one`.
+            let _ = self.empty_out(class, full);
         }
         self.free_spares(class);
     }
