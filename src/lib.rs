@@ -12,7 +12,7 @@
 //!   return by themselves ([`ObjectPool`]).
 //!
 //! Every free is checked: a double free, an interior, foreign or wrong-class pointer, a damaged
-//! block tag is a typed [`FreeError`] that changes nothing.
+//! block tag is a typed [`FreeError`] that changes nothing. Only what says `unchecked` does not check.
 //!
 //! # Firmware
 //! ```

@@ -202,8 +202,8 @@ impl Engine {
     /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
-        cache.note_taken();
         if let Some(full) = self.depots[class.index()].take_full() {
+            cache.note_taken();
             if let Some(empty) = cache.exchange_loaded(full) {
                 self.keep_empty(class, empty);
             }
@@ -218,7 +218,6 @@ impl Engine {
 
     /// Fills the loaded magazine of a cache from the slabs, as far as there is anything.
     pub(crate) fn top_up(&mut self, class: ClassId, cache: &ClassCache) {
-        cache.note_taken();
         // What is damaged shows where slots are needed.
         let _ = self.fill(class, cache);
     }
@@ -231,7 +230,10 @@ impl Engine {
         });
         match taken {
             Ok(0) => {}
-            Ok(_) => self.after_take(class),
+            Ok(_) => {
+                cache.note_taken();
+                self.after_take(class);
+            }
             Err(found) => self.note_damage(found),
         }
         taken
@@ -260,19 +262,19 @@ impl Engine {
             return Ok(());
         }
         let surplus = if wants == Ordering::Less { cache.remove_left() } else { None };
-        for full in cache.exchange_loaded(empty).into_iter().chain(surplus) {
+        let given = cache.exchange_loaded(empty).into_iter().chain(surplus);
+        let kept = given.map(|full| {
             cache.note_given();
-            self.keep(class, full);
-        }
-        Ok(())
+            self.keep(class, full)
+        });
+        kept.fold(Ok(()), Result::and)
     }
 
-    /// Keeps a magazine in the depot; what has no room there goes back to its slabs.
-    fn keep(&mut self, class: ClassId, magazine: Magazine) {
-        if magazine.len() == 0 {
-            self.keep_empty(class, magazine);
-        } else if let Err(surplus) = self.depots[class.index()].put_full(magazine) {
-            self.empty_out(class, surplus);
+    /// Keeps a magazine with slots in the depot; what has no room there goes back to the slabs.
+    fn keep(&mut self, class: ClassId, full: Magazine) -> Result<(), Corruption> {
+        match self.depots[class.index()].put_full(full) {
+            Ok(()) => Ok(()),
+            Err(surplus) => self.empty_out(class, surplus),
         }
     }
 
@@ -326,15 +328,16 @@ impl Engine {
     /// mixed up for good. O(slots of a magazine).
     pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         let Some(magazine) = cache.strip().next() else { return false };
-        self.empty_out(class, magazine);
+        // What is damaged is lost; `validate` finds the slot that it was.
+        let _ = self.empty_out(class, magazine);
         self.note_watermark(class);
         true
     }
 
-    fn empty_out(&mut self, class: ClassId, magazine: Magazine) {
-        // What is damaged is lost; `validate` finds the slot that it was.
-        let _ = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
+    fn empty_out(&mut self, class: ClassId, magazine: Magazine) -> Result<(), Corruption> {
+        let returned = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
         self.keep_empty(class, magazine);
+        returned
     }
 
     /// Ends the waiting of all slots in a cache: they go back to their slabs. O(slots that wait).
@@ -378,7 +381,8 @@ impl Engine {
             }
         }
         while let Some(full) = self.depots[class.index()].take_full() {
-            self.empty_out(class, full);
+            // As in `flush_one`.
+            let _ = self.empty_out(class, full);
         }
         self.free_spares(class);
     }

@@ -19,8 +19,8 @@ use crate::{
 ///
 /// Slots may be freed through another cache than the one they came from; whole magazines travel
 /// back through the depot. A cache holds two magazines per class, and, where bursts of its own come back
-/// to it, as many as the largest of them fills, up to 32, 1/32 of the region and 1/8 of the class's limit;
-/// or at most two of a size that you choose
+/// to it, as many as the largest of them fills: up to 32, and to one more than 1/32 of the region and 1/8
+/// of the class's limit hold; or at most two, of a size that you choose
 /// ([`PoolConfig::magazine`](crate::PoolConfig::magazine)). It returns them when it is dropped, on
 /// [`flush`](Self::flush), and, the next time it goes beyond a magazine, when memory has run out
 /// anywhere.

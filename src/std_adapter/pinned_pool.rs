@@ -266,8 +266,8 @@ where
         self.alloc_slow(layout)
     }
 
-    /// The first step of [`alloc`](Self::alloc) alone, some forty instructions long: a slot of `size`
-    /// bytes, aligned to two words, if this thread's cache has one at hand. `None` says nothing:
+    /// The first step of [`alloc`](Self::alloc) alone, some thirty to fifty instructions long: a slot of
+    /// `size` bytes, aligned to two words, if this thread's cache has one at hand. `None` says nothing:
     /// `alloc` tries everything.
     #[inline(always)]
     pub fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
