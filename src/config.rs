@@ -240,7 +240,8 @@ impl PoolConfig {
         self
     }
 
-    /// Guarantees beyond the default checks.
+    /// Guarantees beyond the default checks. With the crate's feature `flags` (a default).
+    #[cfg(feature = "flags")]
     #[must_use]
     pub const fn flags(mut self, flags: PoolFlags) -> Self {
         self.flags = flags;

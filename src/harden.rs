@@ -52,31 +52,38 @@ impl Harden {
         Self { flags, key }
     }
 
+    /// The flags that are set; of a crate without them, none.
+    #[inline(always)]
+    const fn set(self) -> PoolFlags {
+        if cfg!(feature = "flags") { self.flags } else { PoolFlags::empty() }
+    }
+
     /// Whether objects and their memory are left as they are. Guards are a matter of where they lie.
     #[inline(always)]
     pub(crate) const fn is_off(self) -> bool {
-        self.flags.difference(PoolFlags::GUARD).is_empty()
+        self.set().difference(PoolFlags::GUARD).is_empty()
     }
 
     /// Whether freed memory is poisoned.
     #[inline]
     pub(crate) const fn poisons(self) -> bool {
-        self.flags.contains(PoolFlags::POISON)
+        self.set().contains(PoolFlags::POISON)
     }
 
     /// Whether a seal stands behind each object.
     #[inline]
     pub(crate) const fn seals(self) -> bool {
-        self.flags.contains(PoolFlags::CANARY)
+        self.set().contains(PoolFlags::CANARY)
     }
 
     /// Whether the sizes that are asked for are counted.
     #[inline]
     pub(crate) const fn profiles(self) -> bool {
-        self.flags.contains(PROFILE)
+        self.set().contains(PROFILE)
     }
 
     /// The same, and the sizes that are asked for are counted.
+    #[cfg(feature = "flags")]
     pub(crate) const fn profiling(self) -> Self {
         Self { flags: self.flags.union(PROFILE), ..self }
     }
@@ -84,18 +91,18 @@ impl Harden {
     /// Whether slots are handed out in random order.
     #[inline]
     pub(crate) const fn shuffles(self) -> bool {
-        self.flags.contains(PoolFlags::RANDOM)
+        self.set().contains(PoolFlags::RANDOM)
     }
 
     /// Whether freed objects wait.
     #[inline]
     pub(crate) const fn quarantines(self) -> bool {
-        self.flags.contains(PoolFlags::QUARANTINE)
+        self.set().contains(PoolFlags::QUARANTINE)
     }
 
     /// Whether there are guards, where there can be.
     pub(crate) const fn guards(self) -> bool {
-        self.flags.contains(PoolFlags::GUARD)
+        self.set().contains(PoolFlags::GUARD)
     }
 
     /// Whether an object whose room and size these are has just that size.
@@ -115,7 +122,7 @@ impl Harden {
     /// The room is valid, and nobody uses it.
     #[inline]
     pub(crate) unsafe fn fill_free(self, start: *mut u8, room: usize, size: usize) {
-        let byte = match (self.poisons(), self.flags.contains(PoolFlags::ZERO_ON_FREE)) {
+        let byte = match (self.poisons(), self.set().contains(PoolFlags::ZERO_ON_FREE)) {
             (true, _) => POISON_BYTE,
             (false, true) => 0,
             (false, false) => return,
@@ -155,7 +162,7 @@ impl Harden {
     /// uses it.
     #[inline]
     pub(crate) unsafe fn hand_out(self, start: *mut u8, room: usize, size: usize) {
-        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+        if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
             // SAFETY: the caller's promise.
             unsafe { start.write_bytes(0, room - self.overhead()) };
         }
@@ -168,7 +175,7 @@ impl Harden {
     /// # Safety
     /// As [`hand_out`](Self::hand_out), but that the object up to the smaller size is in use.
     pub(crate) unsafe fn resize(self, start: *mut u8, room: usize, old: usize, size: usize) {
-        if self.flags.contains(PoolFlags::ZERO_ON_ALLOC) {
+        if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
             let end = room - self.overhead();
             // SAFETY: the caller's promise.
             unsafe { start.add(old).write_bytes(0, end.saturating_sub(old)) };

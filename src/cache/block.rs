@@ -224,7 +224,7 @@ impl CacheBlockRef {
     #[inline(always)]
     fn all_waiting(&self) -> Option<&Waiting> {
         // SAFETY: the type's invariant; nobody writes to it, and it lives as long as the block.
-        unsafe { (*self.link()).waiting.as_ref() }
+        unsafe { (*self.link()).waiting.as_ref() }.filter(|_| cfg!(feature = "flags"))
     }
 
     fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {

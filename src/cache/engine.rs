@@ -458,6 +458,7 @@ impl Engine {
     }
 
     /// Starts to count the sizes that are asked for. Caches learn of it when they next come here.
+    #[cfg(feature = "flags")]
     pub(crate) fn start_profile(&mut self) -> Result<(), ConfigError> {
         let store = &mut self.slabs.store;
         self.profile.start(store)?;

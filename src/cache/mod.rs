@@ -18,4 +18,5 @@ pub(crate) use engine::Engine;
 pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};
 pub(crate) use magazine::Magazine;
+#[cfg(feature = "flags")]
 pub(crate) use profile::SizeCount;

@@ -1,3 +1,4 @@
+#![cfg_attr(not(feature = "flags"), allow(dead_code, reason = "then nothing starts to count"))]
 //! Which sizes are asked for, if a pool counts that.
 
 use crate::{

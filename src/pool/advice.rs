@@ -91,7 +91,8 @@ impl fmt::Display for Advice {
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// Starts to count which sizes are asked for, for [`advise`](Self::advise), in a table of 3 to 4 KiB in
     /// the pool's memory. From now on each allocation takes the lock: this is for the laboratory. A cache
-    /// that is in use learns of it the next time it takes the lock. A reset forgets what was counted.
+    /// that is in use learns of it the next time it takes the lock. A reset forgets what was counted. With the
+    /// crate's feature `flags` (a default).
     ///
     /// # Errors
     /// [`ConfigError::OutOfMemory`], [`ConfigError::NotInitialised`].

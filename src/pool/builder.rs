@@ -8,7 +8,6 @@ use super::pool::Pool;
 use crate::{
     config::{FaultFn, LeakFn, PoolConfig, SizeClass},
     error::{ConfigError, MapError},
-    flags::PoolFlags,
     page_source::PageSource,
 };
 
@@ -78,7 +77,8 @@ impl<L: RawMutex> PoolBuilder<L> {
     }
 
     /// See [`PoolConfig::flags`].
-    pub fn flags(self, flags: PoolFlags) -> Self {
+    #[cfg(feature = "flags")]
+    pub fn flags(self, flags: crate::PoolFlags) -> Self {
         self.map_config(|config| config.flags(flags))
     }
 

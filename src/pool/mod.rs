@@ -1,5 +1,6 @@
 //! Layer 7, the pool: composes everything below behind one lock.
 
+#[cfg(feature = "flags")]
 mod advice;
 mod alloc_impls;
 mod builder;
@@ -12,6 +13,7 @@ mod object;
 #[expect(clippy::module_inception, reason = "the pool itself, beside what is built on it")]
 mod pool;
 
+#[cfg(feature = "flags")]
 pub use advice::{Advice, AdvisedClass, MAX_ADVISED};
 pub(crate) use alloc_impls::NoUnwind;
 #[cfg(feature = "std")]

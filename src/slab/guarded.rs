@@ -34,7 +34,7 @@ impl Store {
         size: usize,
         align: usize,
     ) -> Result<Option<*mut u8>, Corruption> {
-        if !self.guards.as_ref().is_some_and(|guards| guards.is_large(size)) {
+        if !self.guards().is_some_and(|guards| guards.is_large(size)) {
             return self.alloc(size, align, Owner::Caller);
         }
         if let Some(object) = self.alloc_between(size, align)? {
@@ -52,7 +52,7 @@ impl Store {
     /// Allocates a heap block between guards; `None` if there is no room for both.
     fn alloc_between(&mut self, size: usize, align: usize) -> Result<Option<*mut u8>, Corruption> {
         let (granule, align) = (self.granule().bytes(), align.max(self.granule().bytes()));
-        let Some(page) = self.guards.as_ref().map(Guards::page) else { return Ok(None) };
+        let Some(page) = self.guards().map(Guards::page) else { return Ok(None) };
         let Some(bytes) = bytes_between(size, align, page) else { return Ok(None) };
         // Behind the second guard, the next tag is in front of an aligned payload.
         let Some(raw) = self.alloc(bytes + granule - WORD, page, Owner::Pool)? else {
@@ -73,7 +73,7 @@ impl Store {
     /// [ rest, if any ][ front: guard ][ object     | guard ]
     /// ```
     fn place_between(&mut self, raw: *mut u8, size: usize, align: usize) -> Option<*mut u8> {
-        let guards = self.guards.as_ref().filter(|guards| guards.covers(raw.addr()))?;
+        let guards = self.guards().filter(|guards| guards.covers(raw.addr()))?;
         let region = self.region_of(raw.addr())?.region();
         let (block, tag) = self.heap.live(raw, region, Owner::Pool).ok()?;
         let behind = guards.page_before(block.addr() + tag.size());
@@ -94,7 +94,7 @@ impl Store {
     /// Bytes that a block has for its owner.
     pub(crate) fn room(&self, block: Block, tag: Tag) -> usize {
         let start = block.payload().addr();
-        let guards = self.guards.as_ref();
+        let guards = self.guards();
         let guard = guards.and_then(|guards| guards.behind(start, block.addr() + tag.size()));
         guard.unwrap_or(block.addr() + tag.size()) - start
     }
@@ -102,7 +102,7 @@ impl Store {
     /// What lies on the sides of a caller's block, if it lies between guards; the block that rests or is
     /// in use is verified.
     pub(super) fn sides(&self, block: Block, tag: Tag) -> Result<Option<Sides>, Corruption> {
-        let Some(guards) = &self.guards else { return Ok(None) };
+        let Some(guards) = self.guards() else { return Ok(None) };
         let end = block.addr() + tag.size();
         let Some(behind) = guards.behind(block.payload().addr(), end) else { return Ok(None) };
         let before = guards.page_before(block.addr());

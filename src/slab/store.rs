@@ -203,8 +203,9 @@ impl Store {
     }
 
     /// The guards, if there can be any.
+    #[inline]
     pub(crate) fn guards(&self) -> Option<&Guards> {
-        self.guards.as_ref()
+        self.guards.as_ref().filter(|_| cfg!(feature = "flags"))
     }
 
     /// The blocks that wait.
@@ -458,7 +459,7 @@ impl Store {
     fn heap_region(&self, addr: usize) -> Result<Region, FreeError> {
         let region = self.owner_of(addr)?.region;
         // Its tag may be looked at.
-        if self.guards.as_ref().is_some_and(|guards| guards.is_guard(addr.wrapping_sub(WORD))) {
+        if self.guards().is_some_and(|guards| guards.is_guard(addr.wrapping_sub(WORD))) {
             return Err(FreeError::NotABlock { addr });
         }
         Ok(region)
@@ -571,7 +572,7 @@ impl Store {
 
     /// Frees a caller's heap block that does not wait.
     fn free_now(&mut self, payload: *mut u8, region: &Region) -> Result<(), FreeError> {
-        if self.guards.is_some() {
+        if self.guards().is_some() {
             let (block, tag) = self.heap.live(payload, region, Owner::Caller)?;
             if let Some(sides) = self.sides(block, tag)? {
                 return self.free_between(payload, region, sides);
@@ -625,7 +626,7 @@ impl Store {
     ) -> Result<Option<usize>, FreeError> {
         let addr = payload.addr();
         let region = self.heap_region(addr)?;
-        if let Some(guards) = &self.guards {
+        if let Some(guards) = self.guards() {
             let (block, tag) = self.heap.live(region.at(addr), &region, Owner::Caller)?;
             let room = self.room(block, tag);
             let is_between = room < tag.size() - WORD;
@@ -652,7 +653,7 @@ impl Store {
     ) -> Result<Option<*mut u8>, FreeError> {
         let addr = payload.addr();
         let region = self.heap_region(addr)?;
-        if self.guards.is_some() {
+        if self.guards().is_some() {
             // The block below may be a guard's, or what it leaves behind one.
             return Ok(None);
         }

@@ -42,7 +42,7 @@ impl Build {
         cargo.arg("build").arg("--manifest-path").arg(package.join("Cargo.toml"));
         cargo.arg("--target-dir").arg(&folder);
         cargo.args(["--target", self.target, "--profile", self.profile]);
-        cargo.args(["--features", self.features]);
+        cargo.args(["--no-default-features", "--features", self.features]);
         cargo.args(self.images.iter().flat_map(|image| ["--bin", image]));
         let status = cargo.status().context("cargo does not start")?;
         ensure!(status.success(), "the images do not build: is {} installed?", self.target);
