@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{Corruption, CorruptionKind},
-    units::{WORD, floor_log2, round_up, to_u32, to_usize},
+    units::{WORD, floor_log2, round_up, to_usize},
 };
 
 /// How many blocks of one list are looked at for the best fit.
@@ -120,7 +120,7 @@ impl Bins {
     /// A row's bits; bits that stand for no bin, which only damage can set, are left out.
     #[inline]
     fn row_map(&self, row: usize) -> usize {
-        self.raw_row_map(row) & usize::MAX >> (usize::BITS - to_u32(self.shape.columns()))
+        self.raw_row_map(row) & self.shape.row_mask()
     }
 
     #[inline]
@@ -200,7 +200,7 @@ impl Bins {
 
     /// Puts a free block of `size` bytes in the place of another: if both belong in one bin, with
     /// its links. The usual case when a large block is cut or grown a little. O(1).
-    #[inline]
+    #[inline(always)]
     pub(super) fn replace(&mut self, old: Listed, block: Block, size: usize) {
         if self.shape.bin(size) != old.bin {
             self.remove(old);
@@ -247,9 +247,9 @@ impl Bins {
         if row >= self.shape.rows() {
             return None;
         }
-        let in_row = self.row_map(row) & (usize::MAX << self.shape.column_of(bin));
-        if in_row != 0 {
-            return Some(self.shape.bin_at(row, to_usize(in_row.trailing_zeros())));
+        let from_bin = self.row_map(row) >> self.shape.column_of(bin);
+        if from_bin != 0 {
+            return Some(bin + to_usize(from_bin.trailing_zeros()));
         }
         let above = self.map & (usize::MAX << row << 1);
         if above == 0 {

@@ -378,6 +378,7 @@ impl Heap {
     /// [ free block                        ]
     /// [ gap, free ][ used ][ rest, free ]
     /// ```
+    #[inline(always)]
     fn take(&mut self, free: Listed, cut: Cut, owner: Owner) -> Result<*mut u8, Corruption> {
         let Listed { block, tag, .. } = free;
         let used = block.above(cut.gap);

@@ -5,7 +5,7 @@
 //! Ripoll, Crespo, Real, ECRTS 2004).
 
 use super::block::Block;
-use crate::units::{Granule, WORD, floor_log2, to_usize};
+use crate::units::{Granule, WORD, floor_log2, to_u32, to_usize};
 
 /// Scale of the region sizes at which rows get finer: a region of 4 KiB on a 32-bit target.
 const MIN_TABLE_SHARE: usize = WORD;
@@ -42,12 +42,22 @@ pub(super) struct Shape {
     rows: usize,
     /// The last bin.
     last: usize,
+    /// Bins in a row.
+    columns: usize,
+    /// A bit for each of them.
+    row_mask: usize,
 }
 
 impl Shape {
     /// Of a heap without memory.
-    pub(super) const EMPTY: Self =
-        Self { granule: Granule::new(1), row_shift: 3, rows: 0, last: 0 };
+    pub(super) const EMPTY: Self = Self {
+        granule: Granule::new(1),
+        row_shift: 3,
+        rows: 0,
+        last: 0,
+        columns: 8,
+        row_mask: 0xFF,
+    };
 
     /// The table for blocks of up to `max_bytes`. Small regions get coarser rows, so that the
     /// table stays a small part of them.
@@ -60,11 +70,13 @@ impl Shape {
         // No block is as large as the region that holds its table.
         let units = (max_bytes.saturating_sub(1) >> granule.shift()).max(1);
         let rows = (floor_log2(units) + 1).saturating_sub(to_usize(row_shift)) + 1;
-        Self { granule, row_shift, rows, last: (rows << row_shift) - 1 }
+        let columns = 1 << row_shift;
+        let row_mask = usize::MAX >> (usize::BITS - to_u32(columns));
+        Self { granule, row_shift, rows, last: rows * columns - 1, columns, row_mask }
     }
 
     pub(super) const fn bins(self) -> usize {
-        self.rows << self.row_shift
+        self.rows * self.columns
     }
 
     pub(super) const fn rows(self) -> usize {
@@ -75,7 +87,7 @@ impl Shape {
     #[inline]
     pub(super) fn bin(self, size: usize) -> usize {
         let units = size >> self.granule.shift();
-        if units < self.columns() {
+        if units < self.columns {
             return units;
         }
         // Rows above the first start at a power of two, whose top bit counts the row further up.
@@ -87,7 +99,7 @@ impl Shape {
     /// Whether all blocks of a bin have one size.
     #[inline]
     pub(super) fn is_exact(self, bin: usize) -> bool {
-        bin < 2 * self.columns()
+        bin < 2 * self.columns
     }
 
     #[inline]
@@ -97,7 +109,7 @@ impl Shape {
 
     #[inline]
     pub(super) fn column_of(self, bin: usize) -> usize {
-        bin & (self.columns() - 1)
+        bin & (self.columns - 1)
     }
 
     #[inline]
@@ -105,10 +117,10 @@ impl Shape {
         row << self.row_shift | column
     }
 
-    /// Bins in a row.
+    /// A bit for each bin of a row.
     #[inline]
-    pub(super) fn columns(self) -> usize {
-        1 << self.row_shift
+    pub(super) fn row_mask(self) -> usize {
+        self.row_mask
     }
 }
 
@@ -134,7 +146,7 @@ impl RestShape {
         }
         let places = (bytes / BYTES_PER_PLACE).clamp(MIN_PLACES, MAX_PLACES);
         Self {
-            bins: bins.rows().min(RESTING_ROWS) * bins.columns(),
+            bins: bins.rows.min(RESTING_ROWS) * bins.columns,
             places: 1 << floor_log2(places),
             bytes: (bytes / RESTING_SHARE).max((bytes / SMALL_SHARE).min(FEW_BYTES)),
         }
