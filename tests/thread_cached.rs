@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    alloc::Layout,
     cell::{Cell, RefCell},
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -34,6 +35,35 @@ fn packets() -> Shared {
 
 fn free(pool: &Shared, slot: Packet) -> Result<(), FreeError> {
     common::Handle::free(&mut pool.clone(), slot.0)
+}
+
+/// Requests with an alignment are served from classes whose slots have it, and else from the heap.
+#[test]
+fn aligned_requests_use_the_classes_that_suit_them() {
+    let pool = shared(PoolConfig::new().alignment(64).size_classes(&[2048, 192]));
+    let live = |class| pool.pool().class_stats(ClassId::new(class)).unwrap().live;
+    for round in 0..300 {
+        let mut blocks = Vec::new();
+        for (size, align, class) in [
+            (2000, 64, Some(0)),
+            (2000, 32, Some(0)),
+            (192, 64, Some(1)),
+            (180, 128, None), // every other slot only is at a multiple of that
+            (2000, 8192, None),
+        ] {
+            let before = class.map(live);
+            let layout = Layout::from_size_align(size, align).unwrap();
+            let block = pool.alloc(layout).unwrap();
+            assert!(block.addr().get().is_multiple_of(align), "{round}: {size} at {align}");
+            assert_eq!(class.map(live), before.map(|live| live + 1), "{round}: {size} at {align}");
+            blocks.push(block);
+        }
+        assert_eq!((live(0), live(1)), (2, 1), "{round}");
+        for block in blocks {
+            free(&pool, Packet(block)).unwrap();
+        }
+    }
+    pool.pool().validate().unwrap();
 }
 
 #[test]

@@ -488,10 +488,20 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        match self.block.serving(size) {
-            Some(class) => pop_live(class),
-            None => self.serving_large(size).and_then(pop_live),
-        }
+        self.serving(size).and_then(pop_live)
+    }
+
+    /// As [`alloc_quick`](Self::alloc_quick), for any alignment that the slots of the class have.
+    #[inline(always)]
+    pub(crate) fn alloc_quick_aligned(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let class = self.serving(layout.size())?;
+        if layout.align() <= class.align() { pop_live(class) } else { None }
+    }
+
+    /// What requests of a size are served from, if it is found in one step or two.
+    #[inline(always)]
+    fn serving(&self, size: usize) -> Option<&ClassCache> {
+        self.block.serving(size).or_else(|| self.serving_large(size))
     }
 
     /// What requests of a size that the table of small ones does not know are served from, if that is one

@@ -263,6 +263,17 @@ where
         {
             return Ok(slot);
         }
+        self.alloc_aligned(layout)
+    }
+
+    /// Allocates for any alignment.
+    #[inline(never)]
+    fn alloc_aligned(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if layout.align() > MIN_GRANULE
+            && let Some(slot) = self.current().and_then(|cache| cache.alloc_quick_aligned(layout))
+        {
+            return Ok(slot);
+        }
         self.alloc_slow(layout)
     }
 
