@@ -122,6 +122,8 @@ impl Mapped {
 
     /// Everything that the pool may rely on, by kind. Only what pads a block is left out.
     pub fn ranges(&self) -> Vec<(Kind, Range<usize>)> {
+        // Merges the freed blocks that rest, which have no links, and look like free ones.
+        self.pool.stats();
         let entries: Vec<_> = self.pool.map().collect();
         let slab_at = |addr| {
             entries.iter().find_map(|entry| match entry.kind {
