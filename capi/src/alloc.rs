@@ -215,7 +215,7 @@ pub unsafe extern "C" fn memory_pool_usable_size(
         let Some(block) = NonNull::new(ptr.cast_mut().cast::<u8>()) else { return Ok(0) };
         // SAFETY: the caller's promise.
         let usable = unsafe { on_pool!(pool, pool => pool.usable_size(block)) }?;
-        valgrind::measured(block.addr().get(), usable - RED_ZONE);
+        valgrind::measured(pool.anchor(), block.addr().get(), usable - RED_ZONE);
         Ok(usable - RED_ZONE)
     })
 }

@@ -195,8 +195,9 @@ impl memory_pool {
         }
     }
 
-    /// Records why a call failed.
+    /// Records why a call failed. (Valgrind's suppressions know it by its name.)
     #[cold]
+    #[inline(never)]
     fn failed(&self, failure: Failure) {
         set_last_error(failure.error);
         let Some(suspect) = failure.suspect else { return };

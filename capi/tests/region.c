@@ -119,7 +119,7 @@ static void bad_arguments(void)
     CHECK_FAILS(memory_pool_create_in(memory.bytes, LARGEST, &config),
                 POOL_ERROR_INVALID_ALIGNMENT);
     config.alignment = 8;
-    config.flags = 0x80;
+    config.flags = 1u << 20;
     CHECK_FAILS(memory_pool_create_in(memory.bytes, LARGEST, &config), POOL_ERROR_INVALID_CONFIG);
     config.flags = 0;
     config.reserved[3] = 1;

@@ -124,7 +124,10 @@ pub(crate) fn usable_size(
 ) -> Result<usize, FreeError> {
     match engine.calls {
         Some(calls) => (calls.usable_size)(cache, engine, pointer),
-        None => engine.block_held(pointer).map(|held| held.usable),
+        None => {
+            let held = engine.block_held(pointer).inspect_err(|&error| engine.note_refusal(error));
+            held.map(|held| held.usable)
+        }
     }
 }
 

@@ -20,6 +20,7 @@ const CREATE_POOL: usize = 0x1303;
 const DESTROY_POOL: usize = 0x1304;
 const POOL_ALLOC: usize = 0x1305;
 const POOL_FREE: usize = 0x1306;
+const POOL_CHANGE: usize = 0x1309;
 const CHANGE_ERROR_DISABLEMENT: usize = 0x1801;
 const MEMCHECK: usize = (b'M' as usize) << 24 | (b'C' as usize) << 16;
 const MAKE_NO_ACCESS: usize = MEMCHECK;
@@ -165,6 +166,7 @@ pub fn moved(pool: usize, from: usize, to: usize, bytes: usize, defined: usize) 
 
 /// Whoever has a block learned how large it really is, and may use all of it.
 #[inline(always)]
-pub fn measured(block: usize, bytes: usize) {
+pub fn measured(pool: usize, block: usize, bytes: usize) {
+    request(POOL_CHANGE, [pool, block, block, bytes]);
     request(MAKE_DEFINED, [block, bytes, 0, 0]);
 }

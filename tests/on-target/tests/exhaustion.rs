@@ -39,7 +39,10 @@ mod tests {
             // SAFETY: the blocks are fresh, and 48 bytes long.
             let (blocks, error) = unsafe { Chain::exhaust(|| pool.alloc(layout(48, 8))) };
             *count = blocks.len();
-            assert!(matches!(error, AllocError::OutOfMemory { needed: 48, free_bytes: ..48 }), "{error}");
+            assert!(
+                matches!(error, AllocError::OutOfMemory { needed: 48, free_bytes: ..48 }),
+                "{error}"
+            );
             pool.validate().unwrap();
             free_all(&pool, blocks);
             pool.validate().unwrap();
