@@ -9,6 +9,7 @@ use core::{
 };
 
 use libmempool::{ClassId, SizeClass};
+use libmempool_std::valgrind::Quiet;
 
 use crate::{
     config::{AnyBool, slot_size},
@@ -73,6 +74,7 @@ impl pool_class_config {
 }
 
 /// Whom to call when a class runs low: a list in the pool's own memory, which only grows.
+#[derive(Clone, Copy)]
 struct Watch {
     class: ClassId,
     on_low: memory_pool_low_watermark_t,
@@ -101,16 +103,22 @@ impl Watches {
     /// Calls whoever watches a class.
     pub(crate) fn tell(&self, pool: *mut memory_pool_t, class: ClassId, left: usize) {
         let mut watch = self.0.load(Acquire).cast::<Watch>();
-        // SAFETY: the type's invariant; a watch in the list does not change.
-        while let Some(Watch { class: of, on_low, user_data, next }) = unsafe { watch.as_ref() } {
-            if *of == class
+        while let Some(Watch { class: of, on_low, user_data, next }) = Self::read(watch) {
+            if of == class
                 && let Some(on_low) = on_low
             {
                 // SAFETY: whoever added the class vouches for it; no lock is held.
-                unsafe { on_low(pool, class.number().into(), left, *user_data) };
+                unsafe { on_low(pool, class.number().into(), left, user_data) };
             }
-            watch = *next;
+            watch = next;
         }
+    }
+
+    /// A watch of the list, which lies in the pool's own memory; `None` at the list's end.
+    fn read(watch: *const Watch) -> Option<Watch> {
+        let _quiet = Quiet::new();
+        // SAFETY: the type's invariant; a watch in the list does not change.
+        unsafe { watch.as_ref() }.copied()
     }
 }
 

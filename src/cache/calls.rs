@@ -122,13 +122,11 @@ pub(crate) fn usable_size(
     engine: &mut Engine,
     pointer: NonNull<u8>,
 ) -> Result<usize, FreeError> {
-    match engine.calls {
-        Some(calls) => (calls.usable_size)(cache, engine, pointer),
-        None => {
-            let held = engine.block_held(pointer).inspect_err(|&error| engine.note_refusal(error));
-            held.map(|held| held.usable)
-        }
+    if let Some(calls) = engine.calls {
+        return (calls.usable_size)(cache, engine, pointer);
     }
+    let held = engine.block_held(pointer).inspect_err(|&error| engine.note_refusal(error));
+    held.map(|held| held.usable)
 }
 
 /// An engine where blocks of the heap are all there is.
