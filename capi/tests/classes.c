@@ -89,7 +89,7 @@ static void survive_a_reset(memory_pool_t *pool)
 }
 
 /* A mix of packet sizes gets the classes that fit it. */
-static void advice(void)
+static void advice_fits_a_mix(void)
 {
     const size_t mix[] = {40, 576, 40, 40, 576, 40, 1514, 40, 576, 40, 40, 576};
     for (int thread_safe = 0; thread_safe < 2; thread_safe++) {
@@ -185,11 +185,12 @@ static struct {
     int class_id;
     size_t left;
     memory_pool_t *pool;
+    void *user_data;
 } low;
 
 static void on_low(memory_pool_t *pool, int class_id, size_t left, void *user_data)
 {
-    CHECK(user_data == &low);
+    low.user_data = user_data;
     /* No lock is held, and no cache half-way through a call. */
     CHECK(memory_pool_free(pool, memory_pool_alloc(pool, 100)));
     CHECK(memory_pool_validate(pool));
@@ -214,13 +215,13 @@ static void watermarks(void)
         config.low_watermark = 20;
         config.on_low = on_low;
         config.user_data = &low;
-        int ids[2];
+        int classes[2];
         for (int i = 0; i < 2; i++) {
-            ids[i] = memory_pool_add_size_class_with(pool, &config);
-            CHECK(ids[i] >= 0);
+            classes[i] = memory_pool_add_size_class_with(pool, &config);
+            CHECK(classes[i] >= 0);
         }
         for (int turn = 0; turn < 6; turn++) {
-            int id = ids[turn % 2];
+            int id = classes[turn % 2];
             memset(&low, 0, sizeof low);
             memory_pool_local_t *local = memory_pool_local_create(pool);
             void *slots[64];
@@ -228,6 +229,7 @@ static void watermarks(void)
             CHECK(low.calls == 0);
             CHECK(memory_pool_local_alloc_bulk(local, id, slots + 40, 22) == 22);
             CHECK(low.calls == 1 && low.class_id == id && low.pool == pool);
+            CHECK(low.user_data == &low);
             CHECK(low.left < 20 && low.left > 10);
             CHECK(memory_pool_local_free_bulk(local, id, slots, 62) == 62);
             memory_pool_local_destroy(local);
@@ -279,7 +281,7 @@ int main(void)
     RUN_ON_EACH_POOL(serve_smaller_sizes);
     RUN_ON_EACH_POOL(refused_classes_leave_no_trace);
     RUN_ON_EACH_POOL(survive_a_reset);
-    RUN(advice);
+    RUN(advice_fits_a_mix);
     RUN_ON_EACH_POOL(limits);
     RUN_ON_EACH_POOL(limits_by_size);
     RUN_ON_EACH_POOL(class_configurations);

@@ -204,14 +204,14 @@ static void sizes_that_are_stated(void)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             void *block = memory_pool_alloc(pool, sizes[i]);
             size_t usable = memory_pool_usable_size(pool, block);
-            size_t refused = check_stats(pool).refused_frees;
+            size_t before = check_stats(pool).refused_frees;
             CHECK_FAILS(memory_pool_free_sized(pool, block, usable + 1), POOL_ERROR_WRONG_SIZE);
             CHECK_FAILS(memory_pool_free_sized(pool, block, 2 * usable), POOL_ERROR_WRONG_SIZE);
             CHECK_FAILS(memory_pool_free_sized(pool, block, SIZE_MAX), POOL_ERROR_INVALID_SIZE);
             if (exact) {
                 CHECK_FAILS(memory_pool_free_sized(pool, block, sizes[i] - 1), POOL_ERROR_WRONG_SIZE);
             }
-            CHECK(check_stats(pool).refused_frees == refused + 2 + exact);
+            CHECK(check_stats(pool).refused_frees == before + 2 + exact);
             CHECK(memory_pool_free_sized(pool, block, sizes[i]));
             CHECK(!memory_pool_free_sized(pool, block, sizes[i]));
             block = memory_pool_realloc(pool, memory_pool_alloc(pool, sizes[i]), 700);
