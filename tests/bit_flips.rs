@@ -134,7 +134,7 @@ fn check(outcomes: &Outcomes) {
 #[test]
 fn child() {
     let Ok(seed) = env::var(CASE) else { return };
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
     case::run(seed.parse().expect("a number"), &mut |said| {
         let mut out = std::io::stdout();
         writeln!(out, "{MARK}{said}").and_then(|()| out.flush()).expect("the parent listens");

@@ -9,6 +9,7 @@ use core::{
 
 use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
 use crate::{
+    checksum::Checksum,
     config::ClassId,
     heap::Owner,
     quarantine::{Bounds, Quarantine},
@@ -27,6 +28,8 @@ pub(crate) struct CacheBlock {
     sizes: SizeTable,
     /// What waits, or null in pools without quarantine.
     waiting: *const Waiting,
+    /// A checksum of the others.
+    check: u32,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
 }
@@ -74,6 +77,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     count: 0,
     sizes: SizeTable::empty(),
     waiting: null(),
+    check: 0,
     nothing: ClassCache::nothing(),
 });
 
@@ -95,7 +99,7 @@ impl CacheBlockRef {
     /// Makes a block for all classes there are, and lists it; `None` without memory for it.
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
-        let count = engine.slabs.classes().len();
+        let count = engine.slabs.count();
         let bounds = engine.store().waiting_bounds();
         let classes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
         let waits = !bounds.is_nothing();
@@ -115,34 +119,69 @@ impl CacheBlockRef {
             null()
         };
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
-        for (kind, class) in (1..).zip(engine.slabs.classes().iter()) {
+        unsafe {
+            block.0.write(CacheBlock { next, prev, count, sizes, waiting, check: 0, nothing })
+        };
+        for id in engine.class_ids() {
+            let class = engine.slabs.class(id).map_or(ClassCache::nothing(), ClassCache::new);
             // SAFETY: as above; there are `count` of them.
-            unsafe { block.kind(kind).write(ClassCache::new(class)) };
+            unsafe { block.kind(PieceKind::class(id.0).0).write(class) };
         }
-        if !next.is_null() {
-            // SAFETY: the head is listed. No reference: the owner reads the rest.
-            unsafe { (*next).prev = block.link() };
-        }
+        block.seal();
+        Self::set_prev(next, block.link());
         engine.caches = block.link();
         Some(block)
     }
 
-    /// Unlists the block and gives its memory back.
+    /// Unlists the block and gives its memory back; not if it is damaged, or one beside it.
     pub(crate) fn end(self, engine: &mut Engine) {
-        // SAFETY: the block is listed, so it and its neighbours are valid.
-        unsafe {
-            let (prev, next) = ((*self.link()).prev, (*self.link()).next);
-            if prev.is_null() {
-                engine.caches = next;
-            } else {
-                (*prev).next = next;
-            }
-            if !next.is_null() {
-                (*next).prev = prev;
-            }
+        if !self.is_intact() {
+            return;
         }
+        // SAFETY: the block is listed.
+        let (prev, next) = unsafe { ((*self.link()).prev, (*self.link()).next) };
+        match Self::listed(prev) {
+            None => engine.caches = next,
+            Some(prev) if prev.is_intact() => {
+                // SAFETY: a listed block. No reference: the owner reads the rest.
+                unsafe { (*prev.link()).next = next };
+                prev.seal();
+            }
+            Some(_) => return,
+        }
+        Self::set_prev(next, prev);
         engine.slabs.store.free_own(self.link().cast());
+    }
+
+    /// Sets what comes before a block, if there is one and it is intact.
+    fn set_prev(block: *mut CacheBlock, prev: *mut CacheBlock) {
+        if let Some(block) = Self::listed(block).filter(|block| block.is_intact()) {
+            // SAFETY: a listed block. No reference: the owner reads the rest.
+            unsafe { (*block.link()).prev = prev };
+            block.seal();
+        }
+    }
+
+    fn sum(self) -> u32 {
+        let block = self.link();
+        // SAFETY: the type's invariant. No reference to all of it: the owner writes to the rest.
+        let (next, prev, count, waiting) =
+            unsafe { ((*block).next, (*block).prev, (*block).count, (*block).waiting) };
+        let sum = Checksum::NONE.add_addr(next).add_addr(prev).add(count).add_addr(waiting);
+        self.sizes().add_to(sum).sum()
+    }
+
+    fn seal(self) {
+        let sum = self.sum();
+        // SAFETY: the type's invariant; the check is used under the lock only.
+        unsafe { (*self.link()).check = sum };
+    }
+
+    /// Whether all but the classes and what waits is what was written last. The caller holds the pool's
+    /// lock.
+    pub(crate) fn is_intact(self) -> bool {
+        // SAFETY: as in `seal`.
+        self.sum() == unsafe { (*self.link()).check }
     }
 
     /// The block at a list's head or link.
@@ -159,6 +198,11 @@ impl CacheBlockRef {
     pub(crate) fn next(self) -> *mut CacheBlock {
         // SAFETY: the type's invariant.
         unsafe { (*self.link()).next }
+    }
+
+    /// Whether it is what a cache without a block has.
+    pub(crate) fn is_none(self) -> bool {
+        self.link() == Self::NONE.link()
     }
 
     /// How many classes it has.

@@ -13,14 +13,15 @@ use core::{
     mem::MaybeUninit,
     ptr::NonNull,
     sync::atomic::{
-        AtomicU32,
+        AtomicPtr, AtomicU32,
         Ordering::{Acquire, Relaxed},
     },
 };
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
-    slab::{Class, Reciprocal, SlotRef, SlotState, least_request},
+    checksum::Checksum,
+    slab::{Class, Reciprocal, SlotRef, SlotState, StateByte, least_request},
     units::{floor_log2, high_u32, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 
@@ -48,7 +49,8 @@ fn scale(random: usize, len: usize) -> usize {
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub(crate) struct ClassCache {
-    loaded: Cell<Arrays>,
+    starts: AtomicPtr<*mut u8>,
+    states: AtomicPtr<StateByte>,
     len: AtomicU32,
     capacity: Cell<u32>,
     reciprocal: Reciprocal,
@@ -59,7 +61,7 @@ pub(crate) struct ClassCache {
     /// The smallest request by size that it serves; what holds nothing serves none.
     least: u32,
     /// The count of slabs that had gone back to the heap when the free places were last wiped.
-    releases: Cell<u32>,
+    releases: AtomicU32,
     /// Slots in the other magazines.
     others: AtomicU32,
     /// Magazines it has.
@@ -72,13 +74,16 @@ pub(crate) struct ClassCache {
     align_log2: u8,
     /// The number of the next larger class, or its own; no class's in what holds nothing.
     pub(crate) next_larger: u8,
+    /// A checksum of all but the lengths.
+    check: AtomicU32,
 }
 
 impl ClassCache {
     /// A class that never holds a slot.
     pub(crate) const fn nothing() -> Self {
         Self {
-            loaded: Cell::new(Arrays::NONE),
+            starts: AtomicPtr::new(Arrays::NONE.starts),
+            states: AtomicPtr::new(Arrays::NONE.states),
             len: AtomicU32::new(0),
             capacity: Cell::new(0),
             reciprocal: Reciprocal::of(1),
@@ -86,12 +91,13 @@ impl ClassCache {
             size: 0,
             room: 0,
             least: u32::MAX,
-            releases: Cell::new(0),
+            releases: AtomicU32::new(0),
             others: AtomicU32::new(0),
             count: Cell::new(0),
             taken: Cell::new(0),
             align_log2: 0,
             next_larger: u8::MAX,
+            check: AtomicU32::new(0),
         }
     }
 
@@ -101,7 +107,7 @@ impl ClassCache {
         const {
             assert!(size_of::<Self>() == 64, "a line of the processor's cache");
         };
-        Self {
+        let new = Self {
             reciprocal: class.shape.reciprocal,
             slots_per_slab: to_u16(to_usize(class.shape.slots)),
             size: to_u32(class.shape.size),
@@ -110,7 +116,68 @@ impl ClassCache {
             align_log2: to_u8(floor_log2(class.shape.align)),
             next_larger: class.next_larger,
             ..Self::nothing()
+        };
+        new.seal();
+        new
+    }
+
+    #[inline(always)]
+    fn loaded(&self) -> Arrays {
+        Arrays { starts: self.starts.load(Relaxed), states: self.states.load(Relaxed) }
+    }
+
+    fn set_loaded(&self, Arrays { starts, states }: Arrays) {
+        self.starts.store(starts, Relaxed);
+        self.states.store(states, Relaxed);
+    }
+
+    fn sum(&self) -> u32 {
+        let Arrays { starts, states } = self.loaded();
+        let sum = self.reciprocal.add_to(Checksum::NONE.add_addr(starts).add_addr(states));
+        let sum = sum.add_u32(self.capacity.get()).add_u32(self.releases.load(Relaxed));
+        let sum = sum.add_u32(self.size).add_u32(self.room).add_u32(self.least);
+        let bytes = [self.count.get(), self.taken.get(), self.align_log2, self.next_larger];
+        sum.add_u32(u32::from(self.slots_per_slab)).add_u32(u32::from_le_bytes(bytes)).sum()
+    }
+
+    fn seal(&self) {
+        self.check.store(self.sum(), Relaxed);
+    }
+
+    /// Whether all but the lengths is what was written last.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.check.load(Relaxed) == self.sum() && self.len() <= self.capacity()
+    }
+
+    /// Whether it can be relied on, the loaded magazine's header included. If not, it has no magazines from
+    /// now on, nor ever gets one: those that it had, and what is in them, are left alone.
+    pub(crate) fn can_go_on(&self) -> bool {
+        let can = self.is_intact() && self.magazine().is_none_or(Magazine::is_intact);
+        if !can {
+            self.abandon();
         }
+        can
+    }
+
+    /// The loaded magazine, whose header is not up to date. It is intact itself.
+    pub(crate) fn magazine(&self) -> Option<Magazine> {
+        // SAFETY: the type's invariant: they are a magazine's.
+        self.has_magazines().then(|| unsafe { self.loaded().magazine() })
+    }
+
+    #[cold]
+    fn abandon(&self) {
+        self.hold_nothing();
+        self.others.store(0, Relaxed);
+        self.check.store(!self.sum(), Relaxed);
+    }
+
+    /// Has no magazines from now on.
+    fn hold_nothing(&self) {
+        self.capacity.set(0);
+        self.set_len(0);
+        self.set_loaded(Arrays::NONE);
+        self.count.set(0);
     }
 
     /// Whether it serves requests by size for so many bytes, if no smaller class does.
@@ -178,7 +245,7 @@ impl ClassCache {
     /// Brings one of the loaded magazine's slots to its top; which one, `random` decides.
     #[inline]
     pub(crate) fn shuffle(&self, random: usize) {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         if len > 1 {
             let chosen = scale(random, len);
             // SAFETY: the type's invariant: both places hold slots.
@@ -202,7 +269,7 @@ impl ClassCache {
         let last = self.len().checked_sub(1)?;
         self.set_len(last);
         // SAFETY: the type's invariant, and `last` is one less than the count of slots.
-        Some(unsafe { self.loaded.get().get(last) })
+        Some(unsafe { self.loaded().get(last) })
     }
 
     /// Pushes a slot if there is room, and marks it cached.
@@ -214,7 +281,7 @@ impl ClassCache {
         }
         slot.state.store(SlotState::Cached);
         // SAFETY: the type's invariant, and the magazine has room.
-        unsafe { self.loaded.get().set(len, slot) };
+        unsafe { self.loaded().set(len, slot) };
         self.set_len(len + 1);
         true
     }
@@ -223,7 +290,7 @@ impl ClassCache {
     /// in which they were pushed. Returns how many.
     #[inline(always)]
     pub(crate) fn pop_into(&self, out: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         let left = len - len.min(out.len());
         for (place, out) in (left..len).zip(out) {
             // SAFETY: the type's invariant.
@@ -246,7 +313,7 @@ impl ClassCache {
             return false;
         }
         // SAFETY: the magazine has this place.
-        let Some(state) = (unsafe { self.loaded.get().popped(len, addr) }) else { return false };
+        let Some(state) = (unsafe { self.loaded().popped(len, addr) }) else { return false };
         let fits = self.is_up_to_date(releases) && state.load() == SlotState::Live as u8;
         if fits {
             state.store(SlotState::Cached);
@@ -259,7 +326,7 @@ impl ClassCache {
     /// many were pushed.
     #[inline(always)]
     pub(crate) fn push_all_popped(&self, slots: &[NonNull<u8>], releases: &AtomicU32) -> usize {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         let mut pushed = 0;
         for (place, slot) in (len..self.capacity()).zip(slots) {
             // SAFETY: the magazine has this place.
@@ -280,7 +347,7 @@ impl ClassCache {
     #[inline(always)]
     fn is_up_to_date(&self, releases: &AtomicU32) -> bool {
         let now = releases.load(Acquire);
-        let is = self.releases.get() == now;
+        let is = self.releases.load(Relaxed) == now;
         if !is {
             self.forget_popped(now);
         }
@@ -290,9 +357,13 @@ impl ClassCache {
     #[cold]
     #[inline(never)]
     fn forget_popped(&self, releases: u32) {
+        if !self.can_go_on() {
+            return;
+        }
         // SAFETY: the type's invariant: these are the loaded magazine's free places.
-        unsafe { self.loaded.get().forget(self.len(), self.capacity()) };
-        self.releases.set(releases);
+        unsafe { self.loaded().forget(self.len(), self.capacity()) };
+        self.releases.store(releases, Relaxed);
+        self.seal();
     }
 
     /// Whether it has magazines.
@@ -300,32 +371,29 @@ impl ClassCache {
         self.capacity.get() > 0
     }
 
-    /// The loaded magazine, whose header is up to date now; `None` without one.
+    /// The loaded magazine, whose header is up to date now; `None` without one, or if it is damaged.
     fn put_down(&self) -> Option<Magazine> {
-        if !self.has_magazines() {
-            return None;
-        }
-        // SAFETY: the type's invariant: they are a magazine's.
-        let loaded = unsafe { self.loaded.get().magazine() };
-        loaded.put_down(self.len(), self.releases.get());
+        let loaded = self.can_go_on().then(|| self.magazine()).flatten()?;
+        loaded.put_down(self.len(), self.releases.load(Relaxed));
         Some(loaded)
     }
 
     /// Loads a magazine.
     fn load(&self, magazine: Magazine) {
-        if magazine.releases() != self.releases.get() {
+        if magazine.releases() != self.releases.load(Relaxed) {
             magazine.forget_popped();
         }
-        self.loaded.set(magazine.arrays());
+        self.set_loaded(magazine.arrays());
         self.set_len(magazine.len());
+        self.seal();
     }
 
     fn add_to_others(&self, slots: usize) {
-        self.others.store(self.others.load(Relaxed) + low_u32(slots), Relaxed);
+        self.others.store(self.others.load(Relaxed).wrapping_add(low_u32(slots)), Relaxed);
     }
 
     fn take_from_others(&self, slots: usize) {
-        self.others.store(self.others.load(Relaxed) - low_u32(slots), Relaxed);
+        self.others.store(self.others.load(Relaxed).wrapping_sub(low_u32(slots)), Relaxed);
     }
 
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
@@ -357,10 +425,10 @@ impl ClassCache {
     }
 
     /// Gives it its first magazine, an empty one.
-    pub(crate) fn equip(&self, magazine: Magazine, capacity: u32) {
-        debug_assert!(!self.has_magazines() && magazine.len() == 0);
+    pub(crate) fn equip(&self, magazine: Magazine) {
+        debug_assert!(!self.has_magazines() && self.is_intact() && magazine.len() == 0);
         self.stand_alone(magazine);
-        self.capacity.set(capacity);
+        self.capacity.set(magazine.capacity());
         self.count.set(1);
         self.taken.set(0);
         self.load(magazine);
@@ -369,7 +437,7 @@ impl ClassCache {
     fn stand_alone(&self, magazine: Magazine) {
         magazine.stand_between(None, None);
         magazine.forget_popped();
-        magazine.put_down(magazine.len(), self.releases.get());
+        magazine.put_down(magazine.len(), self.releases.load(Relaxed));
     }
 
     /// Puts another magazine in the place of the loaded one, which is returned.
@@ -386,7 +454,7 @@ impl ClassCache {
         let Some(loaded) = self.put_down() else { return };
         self.stand_alone(magazine);
         magazine.stand_between(Some(loaded), loaded.right());
-        self.count.set(self.count.get() + 1);
+        self.edit(|| self.count.set(self.count.get().wrapping_add(1)));
     }
 
     /// Takes away the magazine to the left.
@@ -403,7 +471,7 @@ impl ClassCache {
 
     fn removed(&self, magazine: Magazine) -> Magazine {
         magazine.leave_row();
-        self.count.set(self.count.get() - 1);
+        self.edit(|| self.count.set(self.count.get().wrapping_sub(1)));
         magazine
     }
 
@@ -415,21 +483,26 @@ impl ClassCache {
 
     fn strip_loaded(&self) -> Option<Magazine> {
         let loaded = self.put_down()?;
-        self.loaded.set(Arrays::NONE);
-        self.capacity.set(0);
-        self.set_len(0);
-        self.count.set(0);
+        self.hold_nothing();
+        self.seal();
         Some(loaded)
+    }
+
+    fn edit(&self, change: impl FnOnce()) {
+        if self.can_go_on() {
+            change();
+            self.seal();
+        }
     }
 
     /// Notes that it takes a magazine full of slots, from the depot or the slabs.
     pub(crate) fn note_taken(&self) {
-        self.taken.set(self.taken.get().saturating_add(1));
+        self.edit(|| self.taken.set(self.taken.get().saturating_add(1)));
     }
 
     /// Notes that it gives one away.
     pub(crate) fn note_given(&self) {
-        self.taken.set(self.taken.get().saturating_sub(1));
+        self.edit(|| self.taken.set(self.taken.get().saturating_sub(1)));
     }
 
     /// Whether it should have more magazines than it has, or fewer, if it may have `most`: what it took

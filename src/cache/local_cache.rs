@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::ClassId,
-    error::{AllocError, BulkFreeError, Corruption, FreeError, ReallocError},
+    error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
     harden::Harden,
     heap::Owner,
     random::Random,
@@ -55,12 +55,13 @@ static NO_SIGNALS: Signals = Signals::new();
 
 /// What a local cache is made of; the public handles wrap it.
 ///
-/// Invariants: `block` is this cache's own, listed block, or none; `quick` is its count of classes or
-/// 0; with a block, `map` is the first region's map and `signals` leads to its signals.
+/// Invariants: `block` is this cache's own, listed block, or none; `classes` is its count of classes,
+/// `quick` the same or 0; with a block, `map` is the first region's map and `signals` leads to its signals.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
     block: CacheBlockRef,
+    classes: usize,
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
     signals: *const Signals,
@@ -98,6 +99,7 @@ impl CacheCore {
         Self {
             map: SlabMap::empty(),
             block: CacheBlockRef::NONE,
+            classes: 0,
             quick: 0,
             signals: &raw const NO_SIGNALS,
             harden: Harden::NONE,
@@ -110,7 +112,9 @@ impl CacheCore {
 
     #[inline(always)]
     fn class(&self, class: ClassId) -> Option<&ClassCache> {
-        self.block.class_caches().get(class.index())
+        // SAFETY: the type's invariant.
+        (class.index() < self.classes)
+            .then(|| unsafe { self.block.of_kind(PieceKind::class(class.0)) })
     }
 
     /// A class that is served without the engine. (The heap's kind is a class that holds nothing.)
@@ -323,7 +327,7 @@ impl CacheCore {
         size: Option<usize>,
         engine: &mut Engine,
     ) -> Result<NonNull<u8>, AllocError> {
-        if id.index() >= engine.slabs.classes().len() {
+        if id.index() >= engine.slabs.count() {
             let initialised = engine.store().first_region().is_some();
             return Err(if initialised {
                 AllocError::UnknownClass
@@ -335,6 +339,7 @@ impl CacheCore {
         loop {
             if let Some(class) = self.class(id)
                 && class.has_magazines()
+                && engine.equip(id, class)
             {
                 engine.refill(id, class)?;
                 match self.pop_any(id, size, engine) {
@@ -350,7 +355,7 @@ impl CacheCore {
                 // The slots beside it, before another cache gets them: their states share a line.
                 engine.top_up(id, class);
             }
-            let shape = engine.slabs.classes()[id.index()].shape;
+            let shape = engine.slabs.verified(id)?.shape;
             match hand_out(engine.harden(), direct, shape.room, size.unwrap_or(shape.size)) {
                 Ok(slot) => return Ok(slot),
                 Err(found) => engine.set_aside(id, found),
@@ -401,12 +406,26 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if !self.may_keep() || self.block.count() != engine.slabs.classes().len() {
+        if !self.block.is_none() && !self.block.is_intact() {
+            self.abandon(engine);
+        }
+        if !self.may_keep() || self.classes != engine.slabs.count() {
             self.catch_up(engine);
         }
         if self.harden.is_off() {
             self.harden = engine.harden();
         }
+    }
+
+    /// Leaves the block alone, which is damaged, and what it has.
+    #[cold]
+    fn abandon(&mut self, engine: &mut Engine) {
+        let addr = self.block.link().addr();
+        engine.note_damage(Corruption { addr, kind: CorruptionKind::Table });
+        if self.shared {
+            engine.shared = core::ptr::null_mut();
+        }
+        *self = Self { harden: self.harden, ..Self::with_use(self.shared) };
     }
 
     #[cold]
@@ -419,7 +438,7 @@ impl CacheCore {
                 self.close(engine);
             }
         }
-        if self.block.count() != engine.slabs.classes().len() {
+        if self.classes != engine.slabs.count() {
             self.renew(engine);
         }
     }
@@ -429,11 +448,14 @@ impl CacheCore {
     fn renew(&mut self, engine: &mut Engine) {
         let Some(block) = CacheBlockRef::new(engine) else { return };
         self.close(engine);
-        let Some(first) = engine.store().first_region() else { return };
-        (self.signals, self.map) = (first.signals(), *first.map());
+        let (Some(first), Some(signals)) = (engine.store().first_region(), engine.signals()) else {
+            return;
+        };
+        (self.signals, self.map) = (signals, *first.map());
         self.drains = self.signals().drains.load(Relaxed);
         self.block = block;
-        self.quick = if engine.harden().is_off() { block.count() } else { 0 };
+        self.classes = block.count();
+        self.quick = if engine.harden().is_off() { self.classes } else { 0 };
         self.random = Random::new(engine.harden().seed(block.link().addr()));
         if self.shared {
             engine.shared = block.link();
@@ -443,16 +465,17 @@ impl CacheCore {
     /// Gives back every cached slot, and lets others have the engine after each magazine.
     fn flush(&self, engine: &mut impl Backing) {
         engine.with(|engine| engine.end_waiting(self.block));
-        for (number, class) in (0..).zip(self.block.class_caches()) {
+        for id in (0..u8::MAX).map(ClassId) {
+            let Some(class) = self.class(id) else { break };
             while class.has_magazines() {
-                engine.with(|engine| engine.flush_one(ClassId(number), class));
+                engine.with(|engine| engine.flush_one(id, class));
             }
         }
     }
 
     /// Gives back everything, the block included. The cache can be used again.
     pub(crate) fn close(&mut self, engine: &mut impl Backing) {
-        if self.block.count() == 0 {
+        if self.block.is_none() {
             return;
         }
         self.flush(engine);
@@ -726,8 +749,7 @@ impl CacheCore {
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
         }
-        let (harden, room) =
-            (engine.harden(), engine.slabs.classes()[slot.class.index()].shape.room);
+        let (harden, room) = (engine.harden(), engine.slabs.verified(slot.class)?.shape.room);
         let size = check(harden, slot.at, room)?;
         self.sync(engine);
         if self.block.lets_wait(to_u32(room)) {
@@ -1078,7 +1100,7 @@ fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
     let Some(slot) = live_slot(engine, addr)? else {
         return engine.block_held(pointer);
     };
-    let SlabShape { room, size, .. } = engine.slabs.classes()[slot.class.index()].shape;
+    let SlabShape { room, size, .. } = engine.slabs.verified(slot.class)?.shape;
     let usable = check(engine.harden(), slot.at, room)?;
     Ok(Held::slot(room, size, usable))
 }

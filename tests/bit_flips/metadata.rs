@@ -23,7 +23,7 @@ pub enum Kind {
     FreeLinks,
     FreeFooter,
     Bins,
-    RegionEntry,
+    Signals,
     WaitingBlocks,
     SlabMap,
     ClassTable,
@@ -42,7 +42,7 @@ impl Kind {
         Self::FreeLinks,
         Self::FreeFooter,
         Self::Bins,
-        Self::RegionEntry,
+        Self::Signals,
         Self::WaitingBlocks,
         Self::SlabMap,
         Self::ClassTable,
@@ -75,7 +75,7 @@ impl Mapped {
         let mut mapped = Self { pool, magazine, tables: Vec::new() };
         let first = mapped.internal_blocks();
         // Blocks wait in pools with quarantine only.
-        let kinds = &[Kind::RegionEntry, Kind::WaitingBlocks][..first.len()];
+        let kinds = &[Kind::Signals, Kind::WaitingBlocks][..first.len()];
         mapped.note(kinds, first);
         for (index, &class) in classes.iter().enumerate() {
             let before = mapped.internal_blocks();
