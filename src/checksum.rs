@@ -40,6 +40,15 @@ impl Checksum {
         self.add(to_usize(number))
     }
 
+    /// Adds two numbers, in one word where it has room for them.
+    #[inline]
+    pub(crate) fn add_pair(self, low: u32, high: u32) -> Self {
+        if usize::BITS == 64 {
+            return self.add(to_usize(low) | to_usize(high).rotate_right(32));
+        }
+        self.add_u32(low).add_u32(high)
+    }
+
     /// The sum.
     #[inline]
     pub(crate) fn sum(self) -> u32 {

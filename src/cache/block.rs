@@ -111,7 +111,7 @@ impl CacheBlockRef {
         if !engine.harden().is_off() {
             sizes.forget_serving();
         }
-        let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());
+        let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::sealed_nothing());
         let waiting = if waits {
             // SAFETY: behind the classes, in the same block, aligned to words.
             unsafe { Waiting::new(memory.wrapping_add(classes), bounds, count) }
@@ -246,6 +246,12 @@ impl CacheBlockRef {
         let kind = self.sizes().serving(size)?;
         // SAFETY: the sizes are those of its classes.
         Some(unsafe { self.of_kind(kind) })
+    }
+
+    /// What sizes lead to that no class serves.
+    pub(crate) fn nothing(&self) -> &ClassCache {
+        // SAFETY: the heap's kind.
+        unsafe { self.of_kind(PieceKind::HEAP) }
     }
 
     /// Its classes.

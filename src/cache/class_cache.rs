@@ -14,7 +14,8 @@ use core::{
     ptr::NonNull,
     sync::atomic::{
         AtomicPtr, AtomicU32,
-        Ordering::{Acquire, Relaxed},
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
     },
 };
 
@@ -35,16 +36,25 @@ fn scale(random: usize, len: usize) -> usize {
     to_usize(high_u32(wide))
 }
 
+/// What somebody sees who looks at a class in a cache while its owner may be at it.
+pub(crate) enum Look {
+    /// It is about to change.
+    Busy,
+    Damaged,
+    /// It has this magazine loaded, or none.
+    At(Option<Magazine>),
+}
+
 /// One class in one cache.
 ///
 /// Invariants: `loaded` are the arrays of a magazine with room for `capacity` slots (or none, and
-/// `capacity` is 0), the first `len` of them cached slots. What lies in the places beyond, if
+/// `capacity` is 0), the first `len` of them cached slots, at any moment. What lies in the places beyond, if
 /// anything, was popped there; its state byte is where it says as long as no slab has gone back to
 /// the heap since `releases`. The loaded magazine stands in a row of `count`: those to its left hold
 /// slots, `others` in all, those to its right none; their lengths and `releases` are in their headers.
 /// Only the cache's owner calls methods that change it, one at a time.
-/// Anybody who holds the pool's lock may read the lengths, which are atomic for that reason, and
-/// nothing else.
+/// Anybody who holds the pool's lock may read all of it: what changes without the lock is atomic, and what
+/// changes together does so while `check` says [`BUSY`](ClassCache::BUSY).
 #[derive(Debug)]
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
@@ -101,6 +111,13 @@ impl ClassCache {
         }
     }
 
+    /// As [`nothing`](Self::nothing), with its checksum.
+    pub(crate) fn sealed_nothing() -> Self {
+        let nothing = Self::nothing();
+        nothing.seal();
+        nothing
+    }
+
     /// A cache without magazines.
     pub(crate) fn new(class: &Class) -> Self {
         #[cfg(target_pointer_width = "64")]
@@ -121,9 +138,19 @@ impl ClassCache {
         new
     }
 
+    /// The loaded arrays, for the owner, who alone writes them. (Atomic loads would be instructions of
+    /// their own.)
     #[inline(always)]
     fn loaded(&self) -> Arrays {
-        Arrays { starts: self.starts.load(Relaxed), states: self.states.load(Relaxed) }
+        // SAFETY: nobody writes meanwhile.
+        unsafe { Arrays { starts: *self.starts.as_ptr(), states: *self.states.as_ptr() } }
+    }
+
+    /// As [`loaded`](Self::loaded).
+    #[inline(always)]
+    fn releases(&self) -> u32 {
+        // SAFETY: nobody writes meanwhile.
+        unsafe { *self.releases.as_ptr() }
     }
 
     fn set_loaded(&self, Arrays { starts, states }: Arrays) {
@@ -131,22 +158,56 @@ impl ClassCache {
         self.states.store(states, Relaxed);
     }
 
+    /// Never [`BUSY`](Self::BUSY).
     fn sum(&self) -> u32 {
-        let Arrays { starts, states } = self.loaded();
+        let (starts, states) = (self.starts.load(Relaxed), self.states.load(Relaxed));
         let sum = self.reciprocal.add_to(Checksum::NONE.add_addr(starts).add_addr(states));
-        let sum = sum.add_u32(self.capacity.get()).add_u32(self.releases.load(Relaxed));
-        let sum = sum.add_u32(self.size).add_u32(self.room).add_u32(self.least);
+        let sum = sum.add_pair(self.capacity.get(), self.releases.load(Relaxed));
+        let sum = sum.add_pair(self.size, self.room);
         let bytes = [self.count.get(), self.taken.get(), self.align_log2, self.next_larger];
-        sum.add_u32(u32::from(self.slots_per_slab)).add_u32(u32::from_le_bytes(bytes)).sum()
+        let sum = sum.add_pair(self.least, u32::from_le_bytes(bytes));
+        sum.add_u32(u32::from(self.slots_per_slab)).sum() | 1
     }
 
+    /// What stands for the checksum while the owner is about to change what it is of.
+    const BUSY: u32 = 0;
+
     fn seal(&self) {
-        self.check.store(self.sum(), Relaxed);
+        self.check.store(self.sum(), Release);
     }
 
     /// Whether all but the lengths is what was written last.
     pub(crate) fn is_intact(&self) -> bool {
         self.check.load(Relaxed) == self.sum() && self.len() <= self.capacity()
+    }
+
+    /// Looks at it while its owner may be at it. The caller holds the pool's lock.
+    pub(crate) fn look(&self) -> Look {
+        let check = self.check.load(Acquire);
+        let is_sum = check == self.sum();
+        let starts = self.starts.load(Relaxed);
+        fence(Acquire);
+        if check == Self::BUSY || check != self.check.load(Relaxed) {
+            return Look::Busy;
+        }
+        if !is_sum || self.len() > self.capacity() {
+            return Look::Damaged;
+        }
+        let arrays = Arrays { starts, ..Arrays::NONE };
+        // SAFETY: the type's invariant: they are a magazine's.
+        Look::At(self.has_magazines().then(|| unsafe { arrays.magazine() }))
+    }
+
+    /// How many slots one of its magazines holds, as far as others can see.
+    pub(crate) fn len_of(&self, magazine: Magazine) -> usize {
+        let is_loaded = self.starts.load(Acquire) == magazine.arrays().starts;
+        let len = if is_loaded { self.len() } else { magazine.len() };
+        len.min(to_usize(magazine.capacity()))
+    }
+
+    /// Magazines it has.
+    pub(crate) fn count(&self) -> usize {
+        self.count.get().into()
     }
 
     /// Whether it can be relied on, the loaded magazine's header included. If not, it has no magazines from
@@ -248,12 +309,16 @@ impl ClassCache {
         let (loaded, len) = (self.loaded(), self.len());
         if len > 1 {
             let chosen = scale(random, len);
+            // Who looks meanwhile is not to see half a slot.
+            self.set_len(chosen);
+            fence(Release);
             // SAFETY: the type's invariant: both places hold slots.
             unsafe {
                 let (slot, top) = (loaded.get(chosen), loaded.get(len - 1));
                 loaded.set(len - 1, slot);
                 loaded.set(chosen, top);
             }
+            self.len.store(low_u32(len), Release);
         }
     }
 
@@ -292,6 +357,7 @@ impl ClassCache {
     pub(crate) fn pop_into(&self, out: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
         let (loaded, len) = (self.loaded(), self.len());
         let left = len - len.min(out.len());
+        self.set_len(left);
         for (place, out) in (left..len).zip(out) {
             // SAFETY: the type's invariant.
             let slot = unsafe { loaded.get(place) };
@@ -299,7 +365,6 @@ impl ClassCache {
             // SAFETY: slots lie in regions, and no region starts at address 0.
             out.write(unsafe { NonNull::new_unchecked(slot.start) });
         }
-        self.set_len(left);
         len - left
     }
 
@@ -347,7 +412,7 @@ impl ClassCache {
     #[inline(always)]
     fn is_up_to_date(&self, releases: &AtomicU32) -> bool {
         let now = releases.load(Acquire);
-        let is = self.releases.load(Relaxed) == now;
+        let is = self.releases() == now;
         if !is {
             self.forget_popped(now);
         }
@@ -371,21 +436,27 @@ impl ClassCache {
         self.capacity.get() > 0
     }
 
-    /// The loaded magazine, whose header is up to date now; `None` without one, or if it is damaged.
-    fn put_down(&self) -> Option<Magazine> {
+    /// Does something with the row, given the loaded magazine, whose header is up to date; not if there is
+    /// none, or it is damaged.
+    fn step<R>(&self, work: impl FnOnce(Magazine) -> Option<R>) -> Option<R> {
         let loaded = self.can_go_on().then(|| self.magazine()).flatten()?;
-        loaded.put_down(self.len(), self.releases.load(Relaxed));
-        Some(loaded)
+        self.check.store(Self::BUSY, Relaxed);
+        fence(Release);
+        loaded.put_down(self.len(), self.releases());
+        let done = work(loaded);
+        self.seal();
+        done
     }
 
     /// Loads a magazine.
     fn load(&self, magazine: Magazine) {
-        if magazine.releases() != self.releases.load(Relaxed) {
+        if magazine.releases() != self.releases() {
             magazine.forget_popped();
         }
+        // In this order: who looks finds slots in all of the places that the length says.
+        self.set_len(0);
         self.set_loaded(magazine.arrays());
-        self.set_len(magazine.len());
-        self.seal();
+        self.len.store(to_u32(magazine.len()), Release);
     }
 
     fn add_to_others(&self, slots: usize) {
@@ -399,20 +470,24 @@ impl ClassCache {
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
-        let Some(left) = self.put_down().and_then(Magazine::left) else { return false };
-        self.take_from_others(left.len());
-        self.load(left);
-        true
+        let step = |loaded: Magazine| {
+            let left = loaded.left()?;
+            self.take_from_others(left.len());
+            self.load(left);
+            Some(())
+        };
+        self.step(step).is_some()
     }
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
     pub(crate) fn load_right(&self) -> bool {
-        let Some(loaded) = self.put_down() else { return false };
-        debug_assert!(!self.is_empty());
-        let Some(right) = loaded.right() else { return false };
-        self.add_to_others(loaded.len());
-        self.load(right);
-        true
+        let step = |loaded: Magazine| {
+            let right = loaded.right()?;
+            self.add_to_others(loaded.len());
+            self.load(right);
+            Some(())
+        };
+        self.step(step).is_some()
     }
 
     /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:
@@ -432,46 +507,52 @@ impl ClassCache {
         self.count.set(1);
         self.taken.set(0);
         self.load(magazine);
+        self.seal();
     }
 
     fn stand_alone(&self, magazine: Magazine) {
         magazine.stand_between(None, None);
         magazine.forget_popped();
-        magazine.put_down(magazine.len(), self.releases.load(Relaxed));
+        magazine.put_down(magazine.len(), self.releases());
     }
 
     /// Puts another magazine in the place of the loaded one, which is returned.
     pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Option<Magazine> {
-        let loaded = self.put_down()?;
-        self.stand_alone(magazine);
-        magazine.stand_between(loaded.left(), loaded.right());
-        self.load(magazine);
-        Some(loaded)
+        self.step(|loaded| {
+            self.stand_alone(magazine);
+            magazine.stand_between(loaded.left(), loaded.right());
+            self.load(magazine);
+            Some(loaded)
+        })
     }
 
     /// Adds an empty magazine to the right of the loaded one.
     pub(crate) fn add(&self, magazine: Magazine) {
-        let Some(loaded) = self.put_down() else { return };
-        self.stand_alone(magazine);
-        magazine.stand_between(Some(loaded), loaded.right());
-        self.edit(|| self.count.set(self.count.get().wrapping_add(1)));
+        self.step(|loaded| {
+            self.stand_alone(magazine);
+            magazine.stand_between(Some(loaded), loaded.right());
+            self.count.set(self.count.get().wrapping_add(1));
+            Some(())
+        });
     }
 
     /// Takes away the magazine to the left.
     pub(crate) fn remove_left(&self) -> Option<Magazine> {
-        let left = self.put_down()?.left()?;
-        self.take_from_others(left.len());
-        Some(self.removed(left))
+        self.step(|loaded| {
+            let left = loaded.left()?;
+            self.take_from_others(left.len());
+            Some(self.removed(left))
+        })
     }
 
     /// Takes away the magazine to the right.
     fn remove_right(&self) -> Option<Magazine> {
-        Some(self.removed(self.put_down()?.right()?))
+        self.step(|loaded| Some(self.removed(loaded.right()?)))
     }
 
     fn removed(&self, magazine: Magazine) -> Magazine {
         magazine.leave_row();
-        self.edit(|| self.count.set(self.count.get().wrapping_sub(1)));
+        self.count.set(self.count.get().wrapping_sub(1));
         magazine
     }
 
@@ -482,10 +563,10 @@ impl ClassCache {
     }
 
     fn strip_loaded(&self) -> Option<Magazine> {
-        let loaded = self.put_down()?;
-        self.hold_nothing();
-        self.seal();
-        Some(loaded)
+        self.step(|loaded| {
+            self.hold_nothing();
+            Some(loaded)
+        })
     }
 
     fn edit(&self, change: impl FnOnce()) {

@@ -35,7 +35,7 @@ impl Header {
     fn sum(&self) -> Checksum {
         let link = |link: &Cell<Option<Magazine>>| link.get().map_or(0, |to| to.memory().addr());
         let sum = Checksum::NONE.add(link(&self.left)).add(link(&self.right));
-        let sum = sum.add_u32(self.len.load(Relaxed)).add_u32(self.capacity);
+        let sum = sum.add_pair(self.len.load(Relaxed), self.capacity);
         sum.add_u32(self.releases.load(Relaxed))
     }
 }
@@ -52,8 +52,8 @@ pub(crate) struct Magazine(NonNull<Header>);
 /// pointers are copied and compared as they lie.
 ///
 /// Invariant: every place of `starts` is initialised: null, or a slot's start that was once written
-/// together with its state byte. Places are read and written atomically: whoever has the lock may look
-/// while the owner is at it.
+/// together with its state byte. The owner writes to places atomically: whoever has the lock may look
+/// meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrays {
     pub(super) starts: *mut *mut u8,
@@ -74,7 +74,7 @@ impl Arrays {
         Magazine(unsafe { NonNull::new_unchecked(self.starts.cast::<Header>().sub(1)) })
     }
 
-    /// What is written at a place.
+    /// What is written at a place, for its owner.
     ///
     /// # Safety
     /// There is such a place, and something was written there.
@@ -82,8 +82,19 @@ impl Arrays {
     pub(crate) unsafe fn get(self, place: usize) -> SlotRef {
         // SAFETY: the caller's promise.
         unsafe {
+            SlotRef { start: self.starts.add(place).read(), state: self.states.add(place).read() }
+        }
+    }
+
+    /// As [`get`](Self::get), for others.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn look(self, place: usize) -> SlotRef {
+        // SAFETY: the caller's promise; the owner writes atomically.
+        unsafe {
             SlotRef {
-                start: load(self.starts.add(place)),
+                start: AtomicPtr::from_ptr(self.starts.add(place)).load(Relaxed),
                 state: StateByte::load_from(self.states.add(place)),
             }
         }
@@ -96,9 +107,9 @@ impl Arrays {
     #[inline(always)]
     pub(crate) unsafe fn popped(self, place: usize, addr: usize) -> Option<StateByte> {
         // SAFETY: the caller's promise, and the type's invariant.
-        let is = unsafe { load(self.starts.add(place)) }.addr() == addr;
+        let is = unsafe { self.starts.add(place).read() }.addr() == addr;
         // SAFETY: as above; no slot starts at address 0, so one is written there.
-        is.then(|| unsafe { StateByte::load_from(self.states.add(place)) })
+        is.then(|| unsafe { self.states.add(place).read() })
     }
 
     /// Writes a slot to a place.
@@ -126,23 +137,13 @@ impl Arrays {
     }
 }
 
-/// Reads a place.
-///
-/// # Safety
-/// There is such a place.
-#[inline(always)]
-unsafe fn load(place: *mut *mut u8) -> *mut u8 {
-    // SAFETY: the caller's promise; places are used as atomics only.
-    unsafe { AtomicPtr::from_ptr(place) }.load(Relaxed)
-}
-
 /// Writes to a place.
 ///
 /// # Safety
 /// There is such a place.
 #[inline(always)]
 unsafe fn store(place: *mut *mut u8, start: *mut u8) {
-    // SAFETY: as in `load`.
+    // SAFETY: the caller's promise; only the owner reads it otherwise than as an atomic.
     unsafe { AtomicPtr::from_ptr(place) }.store(start, Relaxed);
 }
 
@@ -219,7 +220,12 @@ impl Magazine {
         Self::intact(&self.header().right)
     }
 
-    /// The one below in a depot's stack.
+    /// The one to the right, intact or not.
+    pub(crate) fn right_link(self) -> Option<Self> {
+        self.header().right.get()
+    }
+
+    /// The one to the left, intact or not, or below in a depot's stack.
     pub(crate) fn below(self) -> Option<Self> {
         self.header().left.get()
     }
@@ -316,6 +322,12 @@ impl Magazine {
         self.put_down(0, self.releases());
         // SAFETY: the type's invariant.
         (0..len).rev().map(move |place| unsafe { self.arrays().get(place) })
+    }
+
+    /// What stands at a place, if there is such a place. The owner may be at it.
+    pub(crate) fn look(self, place: usize) -> Option<SlotRef> {
+        // SAFETY: the type's invariant.
+        (place < to_usize(self.capacity())).then(|| unsafe { self.arrays().look(place) })
     }
 
     /// The slots it holds.

@@ -3,7 +3,7 @@
 
 use lock_api::RawMutex;
 
-use super::{contents, damage, pool::Pool};
+use super::{cached::check_caches, contents, damage, pool::Pool};
 use crate::{
     cache::{Engine, Magazine},
     config::ClassId,
@@ -90,7 +90,8 @@ pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
     if store.guards().is_some_and(|guards| !guards.are_counted()) {
         return Err(Corruption { kind: CorruptionKind::Counter, ..counter(store) });
     }
-    engine.class_ids().try_for_each(|class| check_depot(engine, class))
+    engine.class_ids().try_for_each(|class| check_depot(engine, class))?;
+    check_caches(engine)
 }
 
 /// Checks every region, and the counters of the heap and of some classes.

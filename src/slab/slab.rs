@@ -85,8 +85,7 @@ impl StateByte {
     /// Reads where a state byte is, atomically.
     ///
     /// # Safety
-    /// The place is valid, was written by [`store_to`](Self::store_to), and is used as an atomic only.
-    #[inline(always)]
+    /// The place is valid, and written to by [`store_to`](Self::store_to) only.
     pub(crate) unsafe fn load_from(place: *mut Self) -> Self {
         // SAFETY: the caller's promise; it is a pointer.
         Self(unsafe { AtomicPtr::from_ptr(place.cast()) }.load(Relaxed))
@@ -95,7 +94,7 @@ impl StateByte {
     /// Writes where the state byte is, atomically.
     ///
     /// # Safety
-    /// The place is valid, and used as an atomic only.
+    /// The place is valid, and nobody else writes to it.
     #[inline(always)]
     pub(crate) unsafe fn store_to(self, place: *mut Self) {
         // SAFETY: as in `load_from`.
@@ -140,8 +139,8 @@ impl Descriptor {
     fn sum(&self) -> u16 {
         let (groups, high) = (low_half(self.free_groups), high_u32(self.free_groups));
         let sum = Checksum::NONE.add_addr(self.next.0).add_addr(self.prev.0).add_addr(self.first);
-        let sum = sum.add_u32(groups).add_u32(high).add_u32(self.pieces);
-        let sum = sum.add_u32(u32::from(self.slots) << 16 | u32::from(self.free));
+        let slots = u32::from(self.slots) << 16 | u32::from(self.free);
+        let sum = sum.add_pair(groups, high).add_pair(self.pieces, slots);
         sum.add_u32(u32::from(self.class) << 1 | u32::from(self.reserved)).short()
     }
 }

@@ -61,7 +61,7 @@ impl PieceEntry {
     /// The checksum. That of zeros is zero: they are a piece of the heap, whose entry nobody wrote.
     fn sum(&self) -> u16 {
         let sum = |states, start, kind| {
-            Checksum::NONE.add(states).add_u32(start).add_u32(u32::from(kind)).short()
+            Checksum::NONE.add(states).add_pair(start, u32::from(kind)).short()
         };
         let (start, kind) = (self.start.load(Relaxed), self.kind.load(Relaxed));
         sum(self.states().addr(), start, kind) ^ sum(0, 0, 0)
@@ -108,7 +108,7 @@ pub(crate) struct Reciprocal {
 impl Reciprocal {
     /// Adds it to a checksum.
     pub(crate) fn add_to(self, sum: Checksum) -> Checksum {
-        sum.add_u32(self.inverse).add_u32(u32::from(self.shift))
+        sum.add_pair(self.inverse, u32::from(self.shift))
     }
 
     /// Of a stride in bytes, at least 1.
