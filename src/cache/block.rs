@@ -28,6 +28,8 @@ pub(crate) struct CacheBlock {
     sizes: SizeTable,
     /// What waits, or null in pools without quarantine.
     waiting: *const Waiting,
+    /// The complement of that: the owner looks without the lock.
+    waiting_check: usize,
     /// A checksum of the others.
     check: u32,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
@@ -39,7 +41,12 @@ pub(crate) struct CacheBlock {
 struct Waiting {
     quarantine: UnsafeCell<Quarantine<WaitingSlot>>,
     counts: *mut u32,
+    /// A checksum of what never changes.
+    check: u32,
 }
+
+/// What of a quarantine never changes.
+type Fixed = (*mut WaitingSlot, Bounds);
 
 impl Waiting {
     /// Bytes of it, for this many classes.
@@ -58,10 +65,23 @@ impl Waiting {
         // SAFETY: the caller's promise: the memory's last part.
         unsafe { counts.write_bytes(0, classes) };
         // SAFETY: as above, its middle.
-        let quarantine = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
+        let quarantine = unsafe { Quarantine::new(ring, bounds) };
+        let check = Self::sum((ring.cast(), bounds), counts);
+        let waiting = Self { quarantine: UnsafeCell::new(quarantine), counts, check };
         // SAFETY: as above, its start.
-        unsafe { memory.cast::<Self>().write(Self { quarantine, counts }) };
+        unsafe { memory.cast::<Self>().write(waiting) };
         memory.cast::<Self>()
+    }
+
+    #[inline]
+    fn is_intact(&self) -> bool {
+        // SAFETY: what never changes is read, by whoever may be at the same time as the owner.
+        let fixed = unsafe { Quarantine::fixed(self.quarantine.get()) };
+        Self::sum(fixed, self.counts) == self.check
+    }
+
+    fn sum((ring, bounds): Fixed, counts: *mut u32) -> u32 {
+        bounds.add_to(Checksum::NONE.add_addr(ring).add_addr(counts)).sum()
     }
 }
 
@@ -77,6 +97,7 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     count: 0,
     sizes: SizeTable::empty(),
     waiting: null(),
+    waiting_check: usize::MAX,
     check: 0,
     nothing: ClassCache::nothing(),
 });
@@ -118,9 +139,19 @@ impl CacheBlockRef {
         } else {
             null()
         };
+        let (check, waiting_check) = (0, !waiting.addr());
         // SAFETY: the heap gave that many bytes, aligned as asked for.
         unsafe {
-            block.0.write(CacheBlock { next, prev, count, sizes, waiting, check: 0, nothing })
+            block.0.write(CacheBlock {
+                next,
+                prev,
+                count,
+                sizes,
+                waiting,
+                waiting_check,
+                check,
+                nothing,
+            })
         };
         for id in engine.class_ids() {
             let class = engine.slabs.class(id).map_or(ClassCache::nothing(), ClassCache::new);
@@ -273,8 +304,15 @@ impl CacheBlockRef {
 
     #[inline(always)]
     fn all_waiting(&self) -> Option<&Waiting> {
-        // SAFETY: the type's invariant; nobody writes to it, and it lives as long as the block.
-        unsafe { (*self.link()).waiting.as_ref() }
+        // SAFETY: the type's invariant; nobody writes to these.
+        let (waiting, check) = unsafe { ((*self.link()).waiting, (*self.link()).waiting_check) };
+        // SAFETY: as above, and it lives as long as the block.
+        (waiting.addr() == !check).then(|| unsafe { waiting.as_ref() }).flatten()
+    }
+
+    /// Whether what never changes of what waits is what was written last.
+    pub(crate) fn waits_intact(self) -> bool {
+        self.all_waiting().is_none_or(Waiting::is_intact)
     }
 
     fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
@@ -293,9 +331,11 @@ impl CacheBlockRef {
     /// Does something with what waits, if anything can.
     #[inline(always)]
     fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
+        // What is damaged lets nothing in or out.
+        let waiting = self.all_waiting().filter(|waiting| waiting.is_intact())?;
         // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
         // comes back here.
-        self.all_waiting().map(|waiting| work(unsafe { &mut *waiting.quarantine.get() }))
+        Some(work(unsafe { &mut *waiting.quarantine.get() }))
     }
 
     /// Whether a slot of this many bytes can wait here.

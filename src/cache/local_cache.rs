@@ -154,9 +154,10 @@ impl CacheCore {
         self.find_in(piece, addr, class)
     }
 
-    /// As [`find`](Self::find), in pools with flags too, and the class's number.
+    /// As [`find`](Self::find), in pools with flags too, and the class's number. The map's entry is verified:
+    /// if it is damaged, or just being written, the engine sees to it.
     fn find_any(&self, addr: usize) -> Option<(ClassId, Found<'_>)> {
-        let piece = self.map.piece_of(addr)?;
+        let piece = self.map.piece_of(addr).filter(|piece| piece.is_intact())?;
         let id = ClassId(piece.kind().as_class()?);
         Some((id, self.find_in(piece, addr, self.class(id)?)?))
     }
@@ -678,8 +679,9 @@ impl CacheCore {
             && let Ok(size) = check(self.harden, found.slot, to_usize(room))
         {
             if self.block.lets_wait(room) {
-                let freed = WaitingSlot { at: found.slot, room, class: id };
-                self.quarantine(freed, size, engine);
+                let freed = WaitingSlot::new(found.slot, room, id);
+                clear(self.harden, found.slot, to_usize(room), size);
+                self.quarantine(freed, engine);
                 return Ok(());
             }
             if !found.class.is_full() || self.may_keep() && found.class.load_right() {
@@ -691,11 +693,9 @@ impl CacheCore {
         engine.with(|engine| engine.counted(|engine| self.free_to(pointer, expected, engine)))
     }
 
-    /// Has a slot wait that can, in which an object of `size` bytes was; what has waited long enough is
-    /// ready again.
+    /// Has a slot wait that can, and is cleared; what has waited long enough is ready again.
     #[inline]
-    fn quarantine(&mut self, freed: WaitingSlot, size: usize, engine: &mut impl Backing) {
-        clear(self.harden, freed.at, to_usize(freed.room), size);
+    fn quarantine(&mut self, freed: WaitingSlot, engine: &mut impl Backing) {
         let left = self.block.admit(freed, &mut self.random);
         let mut left = left.or_else(|| self.block.take_surplus(&mut self.random));
         while let Some(waited) = left {
@@ -753,8 +753,9 @@ impl CacheCore {
         let size = check(harden, slot.at, room)?;
         self.sync(engine);
         if self.block.lets_wait(to_u32(room)) {
-            let freed = WaitingSlot { at: slot.at, room: to_u32(room), class: slot.class };
-            self.quarantine(freed, size, engine);
+            let freed = WaitingSlot::new(slot.at, to_u32(room), slot.class);
+            clear(self.harden, slot.at, room, size);
+            self.quarantine(freed, engine);
             return Ok(());
         }
         let class = self.class(slot.class);

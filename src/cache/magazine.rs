@@ -27,16 +27,16 @@ struct Header {
     right: Cell<Option<Magazine>>,
     /// See [`Magazine::releases`].
     releases: AtomicU32,
-    /// A checksum of the others, and in a depot of the slots as well.
+    /// A checksum of the others.
     check: AtomicU32,
 }
 
 impl Header {
-    fn sum(&self) -> Checksum {
+    fn sum(&self) -> u32 {
         let link = |link: &Cell<Option<Magazine>>| link.get().map_or(0, |to| to.memory().addr());
         let sum = Checksum::NONE.add(link(&self.left)).add(link(&self.right));
         let sum = sum.add_pair(self.len.load(Relaxed), self.capacity);
-        sum.add_u32(self.releases.load(Relaxed))
+        sum.add_u32(self.releases.load(Relaxed)).sum()
     }
 }
 
@@ -196,14 +196,14 @@ impl Magazine {
 
     fn seal(self) {
         let header = self.header();
-        header.check.store(header.sum().sum(), Relaxed);
+        header.check.store(header.sum(), Relaxed);
     }
 
     /// Whether the header is what was written last.
     #[inline]
     pub(crate) fn is_intact(self) -> bool {
         let header = self.header();
-        header.check.load(Relaxed) == header.sum().sum() && self.len() <= to_usize(self.capacity())
+        header.check.load(Relaxed) == header.sum() && self.len() <= to_usize(self.capacity())
     }
 
     fn intact(link: &Cell<Option<Self>>) -> Option<Self> {
@@ -230,27 +230,25 @@ impl Magazine {
         self.header().left.get()
     }
 
-    /// Puts it on top of a depot's stack, where its slots are part of the checksum.
+    /// Puts it on top of a depot's stack, where a checksum of its slots takes the place of what a cache notes.
     pub(crate) fn lay_on(self, below: Option<Self>) {
-        let header = self.header();
-        header.left.set(below);
-        header.right.set(None);
-        header.check.store(self.sum_with_slots(), Relaxed);
+        self.header().right.set(None);
+        self.header().releases.store(self.sum_of_slots(), Relaxed);
+        self.set_left(below);
     }
 
-    fn sum_with_slots(self) -> u32 {
+    fn sum_of_slots(self) -> u32 {
         let (mut starts, mut states) = (0, 0);
         for slot in self.slots() {
             starts ^= slot.start.addr();
             states ^= slot.state.addr();
         }
-        self.header().sum().add(starts).add(states).sum()
+        Checksum::NONE.add(starts).add(states).sum()
     }
 
-    /// A magazine of a depot, if it is intact: header and slots.
+    /// A magazine of a depot, if it is intact, its slots included.
     pub(crate) fn verified(self) -> Result<Self, Corruption> {
-        let is_intact = self.len() <= to_usize(self.capacity())
-            && self.header().check.load(Relaxed) == self.sum_with_slots();
+        let is_intact = self.is_intact() && self.releases() == self.sum_of_slots();
         let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Magazine };
         if is_intact { Ok(self) } else { Err(damaged) }
     }

@@ -20,7 +20,7 @@ const LOOKS: usize = 100;
 pub(super) fn check_caches(engine: &Engine) -> Result<(), Corruption> {
     let mut next = CacheBlockRef::listed(engine.caches);
     while let Some(block) = next {
-        if !block.is_intact() || !block.nothing().is_intact() {
+        if !block.is_intact() || !block.waits_intact() || !block.nothing().is_intact() {
             return Err(Corruption { addr: block.link().addr(), kind: CorruptionKind::Table });
         }
         for (number, cache) in block.class_caches().iter().enumerate() {

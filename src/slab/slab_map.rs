@@ -53,7 +53,7 @@ pub(crate) struct PieceEntry {
     /// The low 32 bits of the address of the slab's first slot: slabs are smaller than that.
     start: AtomicU32,
     kind: AtomicU8,
-    /// A checksum of the others, read and written under the lock.
+    /// A checksum of the others.
     check: AtomicU16,
 }
 
@@ -67,7 +67,8 @@ impl PieceEntry {
         sum(self.states().addr(), start, kind) ^ sum(0, 0, 0)
     }
 
-    /// Whether it is what was written last. The caller holds the pool's lock.
+    /// Whether it is what was written last; without the pool's lock, `false` may also mean that it is being
+    /// written.
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
         self.check.load(Relaxed) == self.sum()
