@@ -140,23 +140,16 @@ impl CacheBlockRef {
             null()
         };
         let (check, waiting_check) = (0, !waiting.addr());
+        let header =
+            CacheBlock { next, prev, count, sizes, waiting, waiting_check, check, nothing };
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe {
-            block.0.write(CacheBlock {
-                next,
-                prev,
-                count,
-                sizes,
-                waiting,
-                waiting_check,
-                check,
-                nothing,
-            })
-        };
+        unsafe { block.0.write(header) };
         for id in engine.class_ids() {
             let class = engine.slabs.class(id).map_or(ClassCache::nothing(), ClassCache::new);
             // SAFETY: as above; there are `count` of them.
-            unsafe { block.kind(PieceKind::class(id.0).0).write(class) };
+            unsafe {
+                block.kind(PieceKind::class(id.0).0).write(class);
+            };
         }
         block.seal();
         Self::set_prev(next, block.link());
@@ -307,7 +300,7 @@ impl CacheBlockRef {
         // SAFETY: the type's invariant; nobody writes to these.
         let (waiting, check) = unsafe { ((*self.link()).waiting, (*self.link()).waiting_check) };
         // SAFETY: as above, and it lives as long as the block.
-        (waiting.addr() == !check).then(|| unsafe { waiting.as_ref() }).flatten()
+        if waiting.addr() == !check { unsafe { waiting.as_ref() } } else { None }
     }
 
     /// Whether what never changes of what waits is what was written last.
