@@ -474,6 +474,9 @@ pub enum CorruptionKind {
     SlotState,
     /// A magazine holds something that is no cached slot of its class.
     Magazine,
+    /// One of the pool's own tables, of regions, classes, depots or in a cache, does not match its
+    /// checksum.
+    Table,
     /// A counter disagrees with what was counted.
     Counter,
     /// Somebody wrote behind the end of a live object.
@@ -493,6 +496,7 @@ impl fmt::Display for CorruptionKind {
             Self::Slab => "slab descriptor",
             Self::SlotState => "slot state",
             Self::Magazine => "magazine",
+            Self::Table => "table",
             Self::Counter => "counter",
             Self::Overrun => "canary behind a live object",
             Self::FreedMemory => "freed memory",

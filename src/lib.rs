@@ -76,6 +76,7 @@
 extern crate std;
 
 // The layers, in order: each uses only those above it.
+mod checksum;
 mod config;
 mod error;
 mod flags;

@@ -10,7 +10,7 @@
 //! the older half: the oldest takes its place. So everything waits for at least half as many frees as
 //! the ring has places, unless its bytes are needed sooner, and nobody can tell for how many.
 
-use crate::random::Random;
+use crate::{checksum::Checksum, random::Random};
 
 /// What can wait.
 pub(crate) trait Waits: Copy {
@@ -59,6 +59,12 @@ impl Bounds {
         self.places == 0
     }
 
+    /// Adds them to a checksum.
+    #[inline]
+    pub(crate) fn add_to(self, sum: Checksum) -> Checksum {
+        sum.add(self.places).add(self.bytes)
+    }
+
     /// Bytes of a ring for this much.
     pub(crate) const fn ring_bytes<T>(self) -> usize {
         self.places * size_of::<T>()
@@ -94,6 +100,16 @@ impl<T: Waits> Quarantine<T> {
     /// `ring` is aligned for `T`, valid for `bounds.ring_bytes::<T>()` bytes, and left alone from now on.
     pub(crate) unsafe fn new(ring: *mut u8, bounds: Bounds) -> Self {
         Self { ring: ring.cast(), bounds, ..Self::NONE }
+    }
+
+    /// What of it never changes: where its ring is, and how much may wait.
+    ///
+    /// # Safety
+    /// There is one, to whose other parts its owner may be writing.
+    #[inline]
+    pub(crate) unsafe fn fixed(quarantine: *const Self) -> (*mut T, Bounds) {
+        // SAFETY: the caller's promise.
+        unsafe { ((*quarantine).ring, (*quarantine).bounds) }
     }
 
     /// How many wait.
@@ -133,12 +149,12 @@ impl<T: Waits> Quarantine<T> {
     #[inline]
     pub(crate) fn admit(&mut self, item: T, random: &mut Random) -> Option<T> {
         debug_assert!(self.holds(item.bytes()));
-        let is_full = self.len == self.bounds.places;
+        let is_full = self.len >= self.bounds.places;
         let left = if is_full { self.take_one(random) } else { None };
         // SAFETY: the type's invariant: there is a place behind the last.
         unsafe { self.place(self.len).write(item) };
         self.len += 1;
-        self.bytes += item.bytes();
+        self.bytes = self.bytes.wrapping_add(item.bytes());
         left
     }
 
@@ -160,7 +176,7 @@ impl<T: Waits> Quarantine<T> {
         let oldest = self.take_oldest()?;
         // SAFETY: the place of what leaves, now one nearer to the oldest.
         unsafe { self.place(chosen - 1).write(oldest) };
-        self.bytes = self.bytes + oldest.bytes() - left.bytes();
+        self.bytes = self.bytes.wrapping_add(oldest.bytes()).wrapping_sub(left.bytes());
         Some(left)
     }
 
@@ -169,11 +185,13 @@ impl<T: Waits> Quarantine<T> {
         if self.len() == 0 {
             return None;
         }
+        // Only damage makes more of them than there are places.
+        self.len = self.len.min(self.bounds.places);
         // SAFETY: there is one.
         let oldest = unsafe { self.get(0) };
         self.first = (self.first + 1) & (self.bounds.places - 1);
         self.len -= 1;
-        self.bytes -= oldest.bytes();
+        self.bytes = self.bytes.wrapping_sub(oldest.bytes());
         Some(oldest)
     }
 

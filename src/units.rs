@@ -58,10 +58,23 @@ pub(crate) const fn low_u32(n: usize) -> u32 {
     n as u32
 }
 
+/// The low 32 bits of `n`.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "dropping the high bits is the purpose")]
+pub(crate) const fn low_half(n: u64) -> u32 {
+    n as u32
+}
+
 /// The high 32 bits of `n`.
 #[inline]
 pub(crate) const fn high_u32(n: u64) -> u32 {
     (n >> 32) as u32
+}
+
+/// The high 16 bits of `n`.
+#[inline]
+pub(crate) const fn high_u16(n: u32) -> u16 {
+    (n >> 16) as u16
 }
 
 /// Narrows a value that is known to fit, saturating where a caller breaks that promise.

@@ -117,16 +117,40 @@ fn print(outcomes: &Outcomes) {
     }
 }
 
-/// What the pool promises: these it finds before it relies on them, and is none the worse for it.
+/// Kinds all of whose bits are relied on.
+const FOUND: &[Kind] = &[
+    Kind::BlockTag,
+    Kind::FreeLinks,
+    Kind::FreeFooter,
+    Kind::Bins,
+    Kind::SlotState,
+    Kind::MagazineHeader,
+];
+
+/// Kinds that the quick ways read without a check.
+const TRUSTED: &[Kind] = &[Kind::SlabMap, Kind::CacheBlock, Kind::MagazineSlots];
+
+/// How often, at most, a flip in those may be followed by a crash or a wrong result, as a part of all: more
+/// than is measured.
+const HARM: usize = 10;
+
+/// What the pool promises: it finds what it is about to rely on, and is none the worse for it. What it does
+/// not find changes nothing; but for what the quick ways read.
 #[track_caller]
 fn check(outcomes: &Outcomes) {
-    for kind in [Kind::BlockTag, Kind::FreeLinks, Kind::FreeFooter] {
-        for (then, seeds) in outcomes.get(&kind.to_string()).into_iter().flatten() {
-            assert_eq!(then, "found, survived", "{kind}: {seeds:?}");
+    for (kind, by_outcome) in outcomes {
+        let is_of = |kinds: &[Kind]| kinds.iter().any(|of| of.to_string() == *kind);
+        let mut harmful: Vec<u64> = Vec::new();
+        for (then, seeds) in by_outcome {
+            let is_found = then.starts_with("found, ");
+            assert!(is_found || !is_of(FOUND), "{kind}: {then}: {seeds:?}");
+            if !matches!(&**then, "found, survived" | "missed, harmless" | "missed, later") {
+                harmful.extend(seeds);
+            }
         }
-    }
-    for (then, seeds) in outcomes.get(&Kind::SlotState.to_string()).into_iter().flatten() {
-        assert!(then.starts_with("found"), "{then}: {seeds:?}");
+        let all: usize = by_outcome.values().map(Vec::len).sum();
+        let most = if is_of(TRUSTED) { all / HARM + 1 } else { 0 };
+        assert!(harmful.len() <= most, "{kind}: {harmful:?} of {all}");
     }
 }
 
@@ -134,7 +158,7 @@ fn check(outcomes: &Outcomes) {
 #[test]
 fn child() {
     let Ok(seed) = env::var(CASE) else { return };
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
     case::run(seed.parse().expect("a number"), &mut |said| {
         let mut out = std::io::stdout();
         writeln!(out, "{MARK}{said}").and_then(|()| out.flush()).expect("the parent listens");

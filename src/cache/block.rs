@@ -9,6 +9,7 @@ use core::{
 
 use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
 use crate::{
+    checksum::Checksum,
     config::ClassId,
     heap::Owner,
     quarantine::{Bounds, Quarantine},
@@ -27,6 +28,10 @@ pub(crate) struct CacheBlock {
     sizes: SizeTable,
     /// What waits, or null in pools without quarantine.
     waiting: *const Waiting,
+    /// The complement of that: the owner looks without the lock.
+    waiting_check: usize,
+    /// A checksum of the others.
+    check: u32,
     /// What sizes lead to that no class serves: it never holds anything. The classes follow.
     nothing: ClassCache,
 }
@@ -36,7 +41,12 @@ pub(crate) struct CacheBlock {
 struct Waiting {
     quarantine: UnsafeCell<Quarantine<WaitingSlot>>,
     counts: *mut u32,
+    /// A checksum of what never changes.
+    check: u32,
 }
+
+/// What of a quarantine never changes.
+type Fixed = (*mut WaitingSlot, Bounds);
 
 impl Waiting {
     /// Bytes of it, for this many classes.
@@ -55,10 +65,23 @@ impl Waiting {
         // SAFETY: the caller's promise: the memory's last part.
         unsafe { counts.write_bytes(0, classes) };
         // SAFETY: as above, its middle.
-        let quarantine = UnsafeCell::new(unsafe { Quarantine::new(ring, bounds) });
+        let quarantine = unsafe { Quarantine::new(ring, bounds) };
+        let check = Self::sum((ring.cast(), bounds), counts);
+        let waiting = Self { quarantine: UnsafeCell::new(quarantine), counts, check };
         // SAFETY: as above, its start.
-        unsafe { memory.cast::<Self>().write(Self { quarantine, counts }) };
+        unsafe { memory.cast::<Self>().write(waiting) };
         memory.cast::<Self>()
+    }
+
+    #[inline]
+    fn is_intact(&self) -> bool {
+        // SAFETY: what never changes is read, by whoever may be at the same time as the owner.
+        let fixed = unsafe { Quarantine::fixed(self.quarantine.get()) };
+        Self::sum(fixed, self.counts) == self.check
+    }
+
+    fn sum((ring, bounds): Fixed, counts: *mut u32) -> u32 {
+        bounds.add_to(Checksum::NONE.add_addr(ring).add_addr(counts)).sum()
     }
 }
 
@@ -74,6 +97,8 @@ static NO_BLOCK: NoBlock = NoBlock(CacheBlock {
     count: 0,
     sizes: SizeTable::empty(),
     waiting: null(),
+    waiting_check: usize::MAX,
+    check: 0,
     nothing: ClassCache::nothing(),
 });
 
@@ -95,7 +120,7 @@ impl CacheBlockRef {
     /// Makes a block for all classes there are, and lists it; `None` without memory for it.
     pub(crate) fn new(engine: &mut Engine) -> Option<Self> {
         const { assert!(size_of::<CacheBlock>().is_multiple_of(align_of::<ClassCache>())) };
-        let count = engine.slabs.classes().len();
+        let count = engine.slabs.count();
         let bounds = engine.store().waiting_bounds();
         let classes = size_of::<CacheBlock>() + count * size_of::<ClassCache>();
         let waits = !bounds.is_nothing();
@@ -107,42 +132,80 @@ impl CacheBlockRef {
         if !engine.harden().is_off() {
             sizes.forget_serving();
         }
-        let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::nothing());
+        let (next, prev, nothing) = (engine.caches, null_mut(), ClassCache::sealed_nothing());
         let waiting = if waits {
             // SAFETY: behind the classes, in the same block, aligned to words.
             unsafe { Waiting::new(memory.wrapping_add(classes), bounds, count) }
         } else {
             null()
         };
+        let (check, waiting_check) = (0, !waiting.addr());
+        let header =
+            CacheBlock { next, prev, count, sizes, waiting, waiting_check, check, nothing };
         // SAFETY: the heap gave that many bytes, aligned as asked for.
-        unsafe { block.0.write(CacheBlock { next, prev, count, sizes, waiting, nothing }) };
-        for (kind, class) in (1..).zip(engine.slabs.classes().iter()) {
+        unsafe { block.0.write(header) };
+        for id in engine.class_ids() {
+            let class = engine.slabs.class(id).map_or(ClassCache::nothing(), ClassCache::new);
             // SAFETY: as above; there are `count` of them.
-            unsafe { block.kind(kind).write(ClassCache::new(class)) };
+            unsafe {
+                block.kind(PieceKind::class(id.0).0).write(class);
+            };
         }
-        if !next.is_null() {
-            // SAFETY: the head is listed. No reference: the owner reads the rest.
-            unsafe { (*next).prev = block.link() };
-        }
+        block.seal();
+        Self::set_prev(next, block.link());
         engine.caches = block.link();
         Some(block)
     }
 
-    /// Unlists the block and gives its memory back.
+    /// Unlists the block and gives its memory back; not if it is damaged, or one beside it.
     pub(crate) fn end(self, engine: &mut Engine) {
-        // SAFETY: the block is listed, so it and its neighbours are valid.
-        unsafe {
-            let (prev, next) = ((*self.link()).prev, (*self.link()).next);
-            if prev.is_null() {
-                engine.caches = next;
-            } else {
-                (*prev).next = next;
-            }
-            if !next.is_null() {
-                (*next).prev = prev;
-            }
+        if !self.is_intact() {
+            return;
         }
+        // SAFETY: the block is listed.
+        let (prev, next) = unsafe { ((*self.link()).prev, (*self.link()).next) };
+        match Self::listed(prev) {
+            None => engine.caches = next,
+            Some(prev) if prev.is_intact() => {
+                // SAFETY: a listed block. No reference: the owner reads the rest.
+                unsafe { (*prev.link()).next = next };
+                prev.seal();
+            }
+            Some(_) => return,
+        }
+        Self::set_prev(next, prev);
         engine.slabs.store.free_own(self.link().cast());
+    }
+
+    /// Sets what comes before a block, if there is one and it is intact.
+    fn set_prev(block: *mut CacheBlock, prev: *mut CacheBlock) {
+        if let Some(block) = Self::listed(block).filter(|block| block.is_intact()) {
+            // SAFETY: a listed block. No reference: the owner reads the rest.
+            unsafe { (*block.link()).prev = prev };
+            block.seal();
+        }
+    }
+
+    fn sum(self) -> u32 {
+        let block = self.link();
+        // SAFETY: the type's invariant. No reference to all of it: the owner writes to the rest.
+        let (next, prev, count, waiting) =
+            unsafe { ((*block).next, (*block).prev, (*block).count, (*block).waiting) };
+        let sum = Checksum::NONE.add_addr(next).add_addr(prev).add(count).add_addr(waiting);
+        self.sizes().add_to(sum).sum()
+    }
+
+    fn seal(self) {
+        let sum = self.sum();
+        // SAFETY: the type's invariant; the check is used under the lock only.
+        unsafe { (*self.link()).check = sum };
+    }
+
+    /// Whether all but the classes and what waits is what was written last. The caller holds the pool's
+    /// lock.
+    pub(crate) fn is_intact(self) -> bool {
+        // SAFETY: as in `seal`.
+        self.sum() == unsafe { (*self.link()).check }
     }
 
     /// The block at a list's head or link.
@@ -159,6 +222,11 @@ impl CacheBlockRef {
     pub(crate) fn next(self) -> *mut CacheBlock {
         // SAFETY: the type's invariant.
         unsafe { (*self.link()).next }
+    }
+
+    /// Whether it is what a cache without a block has.
+    pub(crate) fn is_none(self) -> bool {
+        self.link() == Self::NONE.link()
     }
 
     /// How many classes it has.
@@ -204,6 +272,12 @@ impl CacheBlockRef {
         Some(unsafe { self.of_kind(kind) })
     }
 
+    /// What sizes lead to that no class serves.
+    pub(crate) fn nothing(&self) -> &ClassCache {
+        // SAFETY: the heap's kind.
+        unsafe { self.of_kind(PieceKind::HEAP) }
+    }
+
     /// Its classes.
     pub(crate) fn class_caches(&self) -> &[ClassCache] {
         // SAFETY: the type's invariant. Nobody makes exclusive references to them.
@@ -223,8 +297,16 @@ impl CacheBlockRef {
 
     #[inline(always)]
     fn all_waiting(&self) -> Option<&Waiting> {
-        // SAFETY: the type's invariant; nobody writes to it, and it lives as long as the block.
-        unsafe { (*self.link()).waiting.as_ref() }.filter(|_| cfg!(feature = "flags"))
+        // SAFETY: the type's invariant; nobody writes to these.
+        let (waiting, check) = unsafe { ((*self.link()).waiting, (*self.link()).waiting_check) };
+        // SAFETY: as above, and it lives as long as the block.
+        let waiting = if waiting.addr() == !check { unsafe { waiting.as_ref() } } else { None };
+        waiting.filter(|_| cfg!(feature = "flags"))
+    }
+
+    /// Whether what never changes of what waits is what was written last.
+    pub(crate) fn waits_intact(self) -> bool {
+        self.all_waiting().is_none_or(Waiting::is_intact)
     }
 
     fn count_of(&self, class: ClassId) -> Option<&AtomicU32> {
@@ -243,9 +325,11 @@ impl CacheBlockRef {
     /// Does something with what waits, if anything can.
     #[inline(always)]
     fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
+        // What is damaged lets nothing in or out.
+        let waiting = self.all_waiting().filter(|waiting| waiting.is_intact())?;
         // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
         // comes back here.
-        self.all_waiting().map(|waiting| work(unsafe { &mut *waiting.quarantine.get() }))
+        Some(work(unsafe { &mut *waiting.quarantine.get() }))
     }
 
     /// Whether a slot of this many bytes can wait here.

@@ -13,14 +13,16 @@ use core::{
     mem::MaybeUninit,
     ptr::NonNull,
     sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Relaxed},
+        AtomicPtr, AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
     },
 };
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
-    slab::{Class, Reciprocal, SlotRef, SlotState, least_request},
+    checksum::Checksum,
+    slab::{Class, Reciprocal, SlotRef, SlotState, StateByte, least_request},
     units::{floor_log2, high_u32, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 
@@ -34,21 +36,31 @@ fn scale(random: usize, len: usize) -> usize {
     to_usize(high_u32(wide))
 }
 
+/// What somebody sees who looks at a class in a cache while its owner may be at it.
+pub(crate) enum Look {
+    /// It is about to change.
+    Busy,
+    Damaged,
+    /// It has this magazine loaded, or none.
+    At(Option<Magazine>),
+}
+
 /// One class in one cache.
 ///
 /// Invariants: `loaded` are the arrays of a magazine with room for `capacity` slots (or none, and
-/// `capacity` is 0), the first `len` of them cached slots. What lies in the places beyond, if
+/// `capacity` is 0), the first `len` of them cached slots, at any moment. What lies in the places beyond, if
 /// anything, was popped there; its state byte is where it says as long as no slab has gone back to
 /// the heap since `releases`. The loaded magazine stands in a row of `count`: those to its left hold
 /// slots, `others` in all, those to its right none; their lengths and `releases` are in their headers.
 /// Only the cache's owner calls methods that change it, one at a time.
-/// Anybody who holds the pool's lock may read the lengths, which are atomic for that reason, and
-/// nothing else.
+/// Anybody who holds the pool's lock may read all of it: what changes without the lock is atomic, and what
+/// changes together does so while `check` says [`BUSY`](ClassCache::BUSY).
 #[derive(Debug)]
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub(crate) struct ClassCache {
-    loaded: Cell<Arrays>,
+    starts: AtomicPtr<*mut u8>,
+    states: AtomicPtr<StateByte>,
     len: AtomicU32,
     capacity: Cell<u32>,
     reciprocal: Reciprocal,
@@ -59,7 +71,7 @@ pub(crate) struct ClassCache {
     /// The smallest request by size that it serves; what holds nothing serves none.
     least: u32,
     /// The count of slabs that had gone back to the heap when the free places were last wiped.
-    releases: Cell<u32>,
+    releases: AtomicU32,
     /// Slots in the other magazines.
     others: AtomicU32,
     /// Magazines it has.
@@ -72,13 +84,16 @@ pub(crate) struct ClassCache {
     align_log2: u8,
     /// The number of the next larger class, or its own; no class's in what holds nothing.
     pub(crate) next_larger: u8,
+    /// A checksum of all but the lengths.
+    check: AtomicU32,
 }
 
 impl ClassCache {
     /// A class that never holds a slot.
     pub(crate) const fn nothing() -> Self {
         Self {
-            loaded: Cell::new(Arrays::NONE),
+            starts: AtomicPtr::new(Arrays::NONE.starts),
+            states: AtomicPtr::new(Arrays::NONE.states),
             len: AtomicU32::new(0),
             capacity: Cell::new(0),
             reciprocal: Reciprocal::of(1),
@@ -86,13 +101,21 @@ impl ClassCache {
             size: 0,
             room: 0,
             least: u32::MAX,
-            releases: Cell::new(0),
+            releases: AtomicU32::new(0),
             others: AtomicU32::new(0),
             count: Cell::new(0),
             taken: Cell::new(0),
             align_log2: 0,
             next_larger: u8::MAX,
+            check: AtomicU32::new(0),
         }
+    }
+
+    /// As [`nothing`](Self::nothing), with its checksum.
+    pub(crate) fn sealed_nothing() -> Self {
+        let nothing = Self::nothing();
+        nothing.seal();
+        nothing
     }
 
     /// A cache without magazines.
@@ -101,7 +124,7 @@ impl ClassCache {
         const {
             assert!(size_of::<Self>() == 64, "a line of the processor's cache");
         };
-        Self {
+        let new = Self {
             reciprocal: class.shape.reciprocal,
             slots_per_slab: to_u16(to_usize(class.shape.slots)),
             size: to_u32(class.shape.size),
@@ -110,7 +133,112 @@ impl ClassCache {
             align_log2: to_u8(floor_log2(class.shape.align)),
             next_larger: class.next_larger,
             ..Self::nothing()
+        };
+        new.seal();
+        new
+    }
+
+    /// The loaded arrays, for the owner, who alone writes them. (Atomic loads would be instructions of
+    /// their own.)
+    #[inline(always)]
+    fn loaded(&self) -> Arrays {
+        // SAFETY: nobody writes meanwhile.
+        unsafe { Arrays { starts: *self.starts.as_ptr(), states: *self.states.as_ptr() } }
+    }
+
+    /// As [`loaded`](Self::loaded).
+    #[inline(always)]
+    fn releases(&self) -> u32 {
+        // SAFETY: nobody writes meanwhile.
+        unsafe { *self.releases.as_ptr() }
+    }
+
+    fn set_loaded(&self, Arrays { starts, states }: Arrays) {
+        self.starts.store(starts, Relaxed);
+        self.states.store(states, Relaxed);
+    }
+
+    /// Never [`BUSY`](Self::BUSY).
+    fn sum(&self) -> u32 {
+        let (starts, states) = (self.starts.load(Relaxed), self.states.load(Relaxed));
+        let sum = self.reciprocal.add_to(Checksum::NONE.add_addr(starts).add_addr(states));
+        let sum = sum.add_pair(self.capacity.get(), self.releases.load(Relaxed));
+        let sum = sum.add_pair(self.size, self.room);
+        let bytes = [self.count.get(), self.taken.get(), self.align_log2, self.next_larger];
+        let sum = sum.add_pair(self.least, u32::from_le_bytes(bytes));
+        sum.add_u32(u32::from(self.slots_per_slab)).sum() | 1
+    }
+
+    /// What stands for the checksum while the owner is about to change what it is of.
+    const BUSY: u32 = 0;
+
+    fn seal(&self) {
+        self.check.store(self.sum(), Release);
+    }
+
+    /// Whether all but the lengths is what was written last.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.check.load(Relaxed) == self.sum() && self.len() <= self.capacity()
+    }
+
+    /// Looks at it while its owner may be at it. The caller holds the pool's lock.
+    pub(crate) fn look(&self) -> Look {
+        let check = self.check.load(Acquire);
+        let is_sum = check == self.sum();
+        let starts = self.starts.load(Relaxed);
+        fence(Acquire);
+        if check == Self::BUSY || check != self.check.load(Relaxed) {
+            return Look::Busy;
         }
+        if !is_sum || self.len() > self.capacity() {
+            return Look::Damaged;
+        }
+        let arrays = Arrays { starts, ..Arrays::NONE };
+        // SAFETY: the type's invariant: they are a magazine's.
+        Look::At(self.has_magazines().then(|| unsafe { arrays.magazine() }))
+    }
+
+    /// How many slots one of its magazines holds, as far as others can see.
+    pub(crate) fn len_of(&self, magazine: Magazine) -> usize {
+        let is_loaded = self.starts.load(Acquire) == magazine.arrays().starts;
+        let len = if is_loaded { self.len() } else { magazine.len() };
+        len.min(to_usize(magazine.capacity()))
+    }
+
+    /// Magazines it has.
+    pub(crate) fn count(&self) -> usize {
+        self.count.get().into()
+    }
+
+    /// Whether it can be relied on, the loaded magazine's header included. If not, it has no magazines from
+    /// now on, nor ever gets one: those that it had, and what is in them, are left alone.
+    pub(crate) fn can_go_on(&self) -> bool {
+        let can = self.is_intact() && self.magazine().is_none_or(Magazine::is_intact);
+        if !can {
+            self.abandon();
+        }
+        can
+    }
+
+    /// The loaded magazine, whose header is not up to date. It is intact itself.
+    pub(crate) fn magazine(&self) -> Option<Magazine> {
+        // SAFETY: the type's invariant: they are a magazine's.
+        self.has_magazines().then(|| unsafe { self.loaded().magazine() })
+    }
+
+    #[cold]
+    fn abandon(&self) {
+        self.hold_nothing();
+        self.others.store(0, Relaxed);
+        self.check.store(!self.sum(), Relaxed);
+    }
+
+    /// Has no magazines from now on.
+    fn hold_nothing(&self) {
+        self.capacity.set(0);
+        self.set_len(0);
+        self.set_loaded(Arrays::NONE);
+        self.count.set(0);
     }
 
     /// Whether it serves requests by size for so many bytes, if no smaller class does.
@@ -178,15 +306,19 @@ impl ClassCache {
     /// Brings one of the loaded magazine's slots to its top; which one, `random` decides.
     #[inline]
     pub(crate) fn shuffle(&self, random: usize) {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         if len > 1 {
             let chosen = scale(random, len);
+            // Who looks meanwhile is not to see half a slot.
+            self.set_len(chosen);
+            fence(Release);
             // SAFETY: the type's invariant: both places hold slots.
             unsafe {
                 let (slot, top) = (loaded.get(chosen), loaded.get(len - 1));
                 loaded.set(len - 1, slot);
                 loaded.set(chosen, top);
             }
+            self.len.store(low_u32(len), Release);
         }
     }
 
@@ -202,7 +334,7 @@ impl ClassCache {
         let last = self.len().checked_sub(1)?;
         self.set_len(last);
         // SAFETY: the type's invariant, and `last` is one less than the count of slots.
-        Some(unsafe { self.loaded.get().get(last) })
+        Some(unsafe { self.loaded().get(last) })
     }
 
     /// Pushes a slot if there is room, and marks it cached.
@@ -214,7 +346,7 @@ impl ClassCache {
         }
         slot.state.store(SlotState::Cached);
         // SAFETY: the type's invariant, and the magazine has room.
-        unsafe { self.loaded.get().set(len, slot) };
+        unsafe { self.loaded().set(len, slot) };
         self.set_len(len + 1);
         true
     }
@@ -223,8 +355,9 @@ impl ClassCache {
     /// in which they were pushed. Returns how many.
     #[inline(always)]
     pub(crate) fn pop_into(&self, out: &mut [MaybeUninit<NonNull<u8>>]) -> usize {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         let left = len - len.min(out.len());
+        self.set_len(left);
         for (place, out) in (left..len).zip(out) {
             // SAFETY: the type's invariant.
             let slot = unsafe { loaded.get(place) };
@@ -232,7 +365,6 @@ impl ClassCache {
             // SAFETY: slots lie in regions, and no region starts at address 0.
             out.write(unsafe { NonNull::new_unchecked(slot.start) });
         }
-        self.set_len(left);
         len - left
     }
 
@@ -246,7 +378,7 @@ impl ClassCache {
             return false;
         }
         // SAFETY: the magazine has this place.
-        let Some(state) = (unsafe { self.loaded.get().popped(len, addr) }) else { return false };
+        let Some(state) = (unsafe { self.loaded().popped(len, addr) }) else { return false };
         let fits = self.is_up_to_date(releases) && state.load() == SlotState::Live as u8;
         if fits {
             state.store(SlotState::Cached);
@@ -259,7 +391,7 @@ impl ClassCache {
     /// many were pushed.
     #[inline(always)]
     pub(crate) fn push_all_popped(&self, slots: &[NonNull<u8>], releases: &AtomicU32) -> usize {
-        let (loaded, len) = (self.loaded.get(), self.len());
+        let (loaded, len) = (self.loaded(), self.len());
         let mut pushed = 0;
         for (place, slot) in (len..self.capacity()).zip(slots) {
             // SAFETY: the magazine has this place.
@@ -280,7 +412,7 @@ impl ClassCache {
     #[inline(always)]
     fn is_up_to_date(&self, releases: &AtomicU32) -> bool {
         let now = releases.load(Acquire);
-        let is = self.releases.get() == now;
+        let is = self.releases() == now;
         if !is {
             self.forget_popped(now);
         }
@@ -290,9 +422,13 @@ impl ClassCache {
     #[cold]
     #[inline(never)]
     fn forget_popped(&self, releases: u32) {
+        if !self.can_go_on() {
+            return;
+        }
         // SAFETY: the type's invariant: these are the loaded magazine's free places.
-        unsafe { self.loaded.get().forget(self.len(), self.capacity()) };
-        self.releases.set(releases);
+        unsafe { self.loaded().forget(self.len(), self.capacity()) };
+        self.releases.store(releases, Relaxed);
+        self.seal();
     }
 
     /// Whether it has magazines.
@@ -300,51 +436,58 @@ impl ClassCache {
         self.capacity.get() > 0
     }
 
-    /// The loaded magazine, whose header is up to date now; `None` without one.
-    fn put_down(&self) -> Option<Magazine> {
-        if !self.has_magazines() {
-            return None;
-        }
-        // SAFETY: the type's invariant: they are a magazine's.
-        let loaded = unsafe { self.loaded.get().magazine() };
-        loaded.put_down(self.len(), self.releases.get());
-        Some(loaded)
+    /// Does something with the row, given the loaded magazine, whose header is up to date; not if there is
+    /// none, or it is damaged.
+    fn step<R>(&self, work: impl FnOnce(Magazine) -> Option<R>) -> Option<R> {
+        let loaded = self.can_go_on().then(|| self.magazine()).flatten()?;
+        self.check.store(Self::BUSY, Relaxed);
+        fence(Release);
+        loaded.put_down(self.len(), self.releases());
+        let done = work(loaded);
+        self.seal();
+        done
     }
 
     /// Loads a magazine.
     fn load(&self, magazine: Magazine) {
-        if magazine.releases() != self.releases.get() {
+        if magazine.releases() != self.releases() {
             magazine.forget_popped();
         }
-        self.loaded.set(magazine.arrays());
-        self.set_len(magazine.len());
+        // In this order: who looks finds slots in all of the places that the length says.
+        self.set_len(0);
+        self.set_loaded(magazine.arrays());
+        self.len.store(to_u32(magazine.len()), Release);
     }
 
     fn add_to_others(&self, slots: usize) {
-        self.others.store(self.others.load(Relaxed) + low_u32(slots), Relaxed);
+        self.others.store(self.others.load(Relaxed).wrapping_add(low_u32(slots)), Relaxed);
     }
 
     fn take_from_others(&self, slots: usize) {
-        self.others.store(self.others.load(Relaxed) - low_u32(slots), Relaxed);
+        self.others.store(self.others.load(Relaxed).wrapping_sub(low_u32(slots)), Relaxed);
     }
 
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
-        let Some(left) = self.put_down().and_then(Magazine::left) else { return false };
-        self.take_from_others(left.len());
-        self.load(left);
-        true
+        let step = |loaded: Magazine| {
+            let left = loaded.left()?;
+            self.take_from_others(left.len());
+            self.load(left);
+            Some(())
+        };
+        self.step(step).is_some()
     }
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
     pub(crate) fn load_right(&self) -> bool {
-        let Some(loaded) = self.put_down() else { return false };
-        debug_assert!(!self.is_empty());
-        let Some(right) = loaded.right() else { return false };
-        self.add_to_others(loaded.len());
-        self.load(right);
-        true
+        let step = |loaded: Magazine| {
+            let right = loaded.right()?;
+            self.add_to_others(loaded.len());
+            self.load(right);
+            Some(())
+        };
+        self.step(step).is_some()
     }
 
     /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:
@@ -357,53 +500,59 @@ impl ClassCache {
     }
 
     /// Gives it its first magazine, an empty one.
-    pub(crate) fn equip(&self, magazine: Magazine, capacity: u32) {
-        debug_assert!(!self.has_magazines() && magazine.len() == 0);
+    pub(crate) fn equip(&self, magazine: Magazine) {
+        debug_assert!(!self.has_magazines() && self.is_intact() && magazine.len() == 0);
         self.stand_alone(magazine);
-        self.capacity.set(capacity);
+        self.capacity.set(magazine.capacity());
         self.count.set(1);
         self.taken.set(0);
         self.load(magazine);
+        self.seal();
     }
 
     fn stand_alone(&self, magazine: Magazine) {
         magazine.stand_between(None, None);
         magazine.forget_popped();
-        magazine.put_down(magazine.len(), self.releases.get());
+        magazine.put_down(magazine.len(), self.releases());
     }
 
     /// Puts another magazine in the place of the loaded one, which is returned.
     pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Option<Magazine> {
-        let loaded = self.put_down()?;
-        self.stand_alone(magazine);
-        magazine.stand_between(loaded.left(), loaded.right());
-        self.load(magazine);
-        Some(loaded)
+        self.step(|loaded| {
+            self.stand_alone(magazine);
+            magazine.stand_between(loaded.left(), loaded.right());
+            self.load(magazine);
+            Some(loaded)
+        })
     }
 
     /// Adds an empty magazine to the right of the loaded one.
     pub(crate) fn add(&self, magazine: Magazine) {
-        let Some(loaded) = self.put_down() else { return };
-        self.stand_alone(magazine);
-        magazine.stand_between(Some(loaded), loaded.right());
-        self.count.set(self.count.get() + 1);
+        self.step(|loaded| {
+            self.stand_alone(magazine);
+            magazine.stand_between(Some(loaded), loaded.right());
+            self.count.set(self.count.get().wrapping_add(1));
+            Some(())
+        });
     }
 
     /// Takes away the magazine to the left.
     pub(crate) fn remove_left(&self) -> Option<Magazine> {
-        let left = self.put_down()?.left()?;
-        self.take_from_others(left.len());
-        Some(self.removed(left))
+        self.step(|loaded| {
+            let left = loaded.left()?;
+            self.take_from_others(left.len());
+            Some(self.removed(left))
+        })
     }
 
     /// Takes away the magazine to the right.
     fn remove_right(&self) -> Option<Magazine> {
-        Some(self.removed(self.put_down()?.right()?))
+        self.step(|loaded| Some(self.removed(loaded.right()?)))
     }
 
     fn removed(&self, magazine: Magazine) -> Magazine {
         magazine.leave_row();
-        self.count.set(self.count.get() - 1);
+        self.count.set(self.count.get().wrapping_sub(1));
         magazine
     }
 
@@ -414,22 +563,27 @@ impl ClassCache {
     }
 
     fn strip_loaded(&self) -> Option<Magazine> {
-        let loaded = self.put_down()?;
-        self.loaded.set(Arrays::NONE);
-        self.capacity.set(0);
-        self.set_len(0);
-        self.count.set(0);
-        Some(loaded)
+        self.step(|loaded| {
+            self.hold_nothing();
+            Some(loaded)
+        })
+    }
+
+    fn edit(&self, change: impl FnOnce()) {
+        if self.can_go_on() {
+            change();
+            self.seal();
+        }
     }
 
     /// Notes that it takes a magazine full of slots, from the depot or the slabs.
     pub(crate) fn note_taken(&self) {
-        self.taken.set(self.taken.get().saturating_add(1));
+        self.edit(|| self.taken.set(self.taken.get().saturating_add(1)));
     }
 
     /// Notes that it gives one away.
     pub(crate) fn note_given(&self) {
-        self.taken.set(self.taken.get().saturating_sub(1));
+        self.edit(|| self.taken.set(self.taken.get().saturating_sub(1)));
     }
 
     /// Whether it should have more magazines than it has, or fewer, if it may have `most`: what it took

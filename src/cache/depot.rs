@@ -2,6 +2,8 @@
 
 use super::{class_cache::PAIR, magazine::Magazine};
 use crate::{
+    checksum::{Checksum, Summed},
+    error::Corruption,
     slab::{Class, SlotRef},
     units::{to_u8, to_u32, to_usize},
 };
@@ -50,16 +52,29 @@ impl Stack {
     const EMPTY: Self = Self { top: None, count: 0 };
 
     fn push(&mut self, magazine: Magazine) {
-        magazine.set_below(self.top);
+        magazine.lay_on(self.top);
         self.top = Some(magazine);
         self.count += 1;
     }
 
-    fn pop(&mut self) -> Option<Magazine> {
-        let magazine = self.top?;
-        self.top = magazine.left();
+    /// Where the top one is damaged, it stays, and what is below it.
+    fn pop(&mut self) -> Result<Option<Magazine>, Corruption> {
+        let Some(magazine) = self.top else { return Ok(None) };
+        self.top = magazine.verified()?.below();
         self.count -= 1;
-        Some(magazine)
+        Ok(Some(magazine))
+    }
+
+    fn add_to(&self, sum: Checksum) -> Checksum {
+        sum.add(self.top.map_or(0, |top| top.memory().addr())).add_u32(self.count)
+    }
+}
+
+impl Summed for Depot {
+    fn add_to(&self, sum: Checksum) -> Checksum {
+        let Self { capacity, row, full, empty, cached } = self;
+        let sum = sum.add_u32(*capacity).add_u32(u32::from(*row)).add(*cached);
+        empty.add_to(full.add_to(sum))
     }
 }
 
@@ -107,10 +122,10 @@ impl Depot {
     }
 
     /// A magazine with slots.
-    pub(crate) fn take_full(&mut self) -> Option<Magazine> {
-        let magazine = self.full.pop()?;
-        self.cached -= magazine.len();
-        Some(magazine)
+    pub(crate) fn take_full(&mut self) -> Result<Option<Magazine>, Corruption> {
+        let full = self.full.pop()?;
+        self.cached -= full.map_or(0, Magazine::len);
+        Ok(full)
     }
 
     /// Keeps an empty magazine; gives it back if there are enough.
@@ -124,32 +139,24 @@ impl Depot {
     }
 
     /// A magazine without slots.
-    pub(crate) fn take_empty(&mut self) -> Option<Magazine> {
+    pub(crate) fn take_empty(&mut self) -> Result<Option<Magazine>, Corruption> {
         self.empty.pop()
     }
 
-    /// Calls `check` with each of its magazines, for validation. Links are followed only to what
-    /// `is_magazine` accepts; `None`: one of them leads elsewhere, or there are more or fewer than
-    /// were counted.
-    pub(crate) fn try_for_each<E>(
+    /// Calls `check` with each of its magazines that are intact, for validation; it fails at the first that
+    /// is not.
+    pub(crate) fn try_for_each(
         &self,
-        is_magazine: impl Fn(Magazine) -> bool,
-        mut check: impl FnMut(Magazine) -> Result<(), E>,
-    ) -> Option<Result<(), E>> {
+        mut check: impl FnMut(Magazine) -> Result<(), Corruption>,
+    ) -> Result<(), Corruption> {
         for stack in [self.full, self.empty] {
             let mut next = stack.top;
-            for _ in 0..stack.count {
-                let magazine = next.filter(|&magazine| is_magazine(magazine))?;
-                if let Err(error) = check(magazine) {
-                    return Some(Err(error));
-                }
-                next = magazine.left();
-            }
-            if next.is_some() {
-                return None;
+            while let Some(magazine) = next {
+                check(magazine.verified()?)?;
+                next = magazine.below();
             }
         }
-        Some(Ok(()))
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)] // makes magazines and cache blocks in the region
 //! The engine: everything behind the pool's lock, and what caches exchange with it.
 
-use core::{alloc::Layout, cmp::Ordering, ptr::NonNull};
+use core::{alloc::Layout, cmp::Ordering, iter, ptr::NonNull};
 
 use super::{
     block::{CacheBlock, CacheBlockRef},
@@ -13,11 +13,12 @@ use super::{
     profile::Profile,
 };
 use crate::{
+    checksum::Checked,
     config::{ClassId, FaultFn, SizeClass, WatermarkFn},
-    error::{AllocError, ConfigError, Corruption, Fault, FreeError},
+    error::{AllocError, ConfigError, Corruption, CorruptionKind, Fault, FreeError},
     harden::Harden,
     heap::Owner,
-    slab::{RegionEntry, Signals, Slabs, Slot, SlotRef, Store, Table},
+    slab::{Class, Signals, Slabs, Slot, SlotRef, Store, Table},
     units::{MIN_GRANULE, WORD, to_u32, to_usize},
 };
 
@@ -66,7 +67,7 @@ impl Events {
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) slabs: Slabs,
-    depots: Table<Depot>,
+    depots: Table<Checked<Depot>>,
     /// The caches that have a block here.
     pub(crate) caches: *mut CacheBlock,
     /// The one of them that is used under the lock only, by callers without a cache; or null.
@@ -122,7 +123,7 @@ impl Engine {
 
     /// What caches are told; `None` without memory.
     pub(crate) fn signals(&self) -> Option<&Signals> {
-        self.store().first_region().map(RegionEntry::signals)
+        self.store().signals()
     }
 
     /// Whether blocks of the heap are all there is, without flags.
@@ -168,14 +169,34 @@ impl Engine {
 
     /// Counts a slot that was found damaged, and marked so.
     pub(crate) fn set_aside(&mut self, class: ClassId, found: Corruption) {
-        if let Some(entry) = self.slabs.class_mut(class) {
-            entry.damaged += 1;
-        }
+        self.slabs.edit(class, |entry| entry.damaged += 1);
         self.note_damage(found);
     }
 
-    pub(crate) fn depots(&self) -> &[Depot] {
-        &self.depots
+    /// A class's depot, if its entry is intact.
+    pub(crate) fn depot(&self, class: ClassId) -> Result<&Depot, Corruption> {
+        self.depots.verified(class.index())
+    }
+
+    /// Does something with a class's depot, if its entry is intact; damage is noted.
+    fn with_depot<R>(
+        &mut self,
+        class: ClassId,
+        work: impl FnOnce(&mut Depot) -> Result<R, Corruption>,
+    ) -> Option<R> {
+        let entry = self.depots.get_mut(class.index())?;
+        let addr = core::ptr::from_ref(entry).addr();
+        let damaged = Corruption { addr, kind: CorruptionKind::Table };
+        let done = entry.edit(work).unwrap_or(Err(damaged));
+        done.inspect_err(|&found| self.note_damage(found)).ok()
+    }
+
+    fn take_full(&mut self, class: ClassId) -> Option<Magazine> {
+        self.with_depot(class, Depot::take_full).flatten()
+    }
+
+    fn take_spare(&mut self, class: ClassId) -> Option<Magazine> {
+        self.with_depot(class, Depot::take_empty).flatten()
     }
 
     /// From now on callers without a handle are served with classes and flags.
@@ -188,7 +209,8 @@ impl Engine {
         self.serve_all();
         let class = self.slabs.add_class(declared)?;
         let regions = self.store().region_bytes();
-        let depot = Depot::new(&self.slabs.classes()[class.index()], self.magazine, regions);
+        let entry = self.slabs.class(class).ok_or(ConfigError::OutOfMemory)?;
+        let depot = Checked::new(Depot::new(entry, self.magazine, regions));
         self.depots.push(&mut self.slabs.store, depot).inspect_err(|_| self.slabs.forget_last())?;
         Ok(class)
     }
@@ -202,7 +224,7 @@ impl Engine {
     /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
-        if let Some(full) = self.depots[class.index()].take_full() {
+        if let Some(full) = self.take_full(class) {
             cache.note_taken();
             if let Some(empty) = cache.exchange_loaded(full) {
                 self.keep_empty(class, empty);
@@ -242,8 +264,7 @@ impl Engine {
     /// Makes room in the loaded magazine of a cache, if the cache has magazines: its slots go to
     /// the depot, or, if that has enough, to their slabs; or it gets another one. O(slots per magazine).
     pub(crate) fn spill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
-        self.equip(class, cache);
-        if !cache.is_full() || !cache.has_magazines() {
+        if !self.equip(class, cache) || !cache.is_full() {
             return Ok(());
         }
         let spilled = self.spill_loaded(class, cache);
@@ -252,9 +273,9 @@ impl Engine {
     }
 
     fn spill_loaded(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
-        let wants = cache.wants_magazines(self.depots[class.index()].row());
+        let wants = cache.wants_magazines(self.depot(class)?.row());
         let Some(empty) = self.take_empty(class) else {
-            return self.return_all(class, core::iter::from_fn(|| cache.pop()));
+            return self.return_all(class, iter::from_fn(|| cache.pop()));
         };
         if wants == Ordering::Greater {
             cache.add(empty);
@@ -272,28 +293,32 @@ impl Engine {
 
     /// Keeps a magazine with slots in the depot; what has no room there goes back to the slabs.
     fn keep(&mut self, class: ClassId, full: Magazine) -> Result<(), Corruption> {
-        match self.depots[class.index()].put_full(full) {
-            Ok(()) => Ok(()),
-            Err(surplus) => self.empty_out(class, surplus),
+        match self.with_depot(class, |depot| Ok(depot.put_full(full))) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => self.empty_out(class, full),
         }
     }
 
-    /// Gives a cache its first magazine, if caching is on and there is memory for it.
-    pub(crate) fn equip(&mut self, class: ClassId, cache: &ClassCache) {
-        if cache.has_magazines() {
-            return;
+    /// Gives a cache its first magazine, if caching is on and there is memory for it. Returns whether it
+    /// has magazines; damage is noted.
+    pub(crate) fn equip(&mut self, class: ClassId, cache: &ClassCache) -> bool {
+        if !cache.can_go_on() {
+            let addr = core::ptr::from_ref(cache).addr();
+            self.note_damage(Corruption { addr, kind: CorruptionKind::Table });
+        } else if !cache.has_magazines()
+            && let Some(magazine) = self.take_empty(class)
+        {
+            cache.equip(magazine);
         }
-        let Some(magazine) = self.take_empty(class) else { return };
-        cache.equip(magazine, self.depots[class.index()].capacity());
+        cache.has_magazines()
     }
 
     fn take_empty(&mut self, class: ClassId) -> Option<Magazine> {
-        let depot = &mut self.depots[class.index()];
-        let capacity = depot.capacity();
+        let capacity = self.depot(class).map_or(0, Depot::capacity);
         if capacity == 0 {
             return None;
         }
-        depot.take_empty().or_else(|| {
+        self.take_spare(class).or_else(|| {
             let bytes = Magazine::bytes(capacity);
             let memory = NonNull::new(self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??)?;
             // SAFETY: the heap gave that many bytes, aligned to two words.
@@ -302,8 +327,9 @@ impl Engine {
     }
 
     fn keep_empty(&mut self, class: ClassId, magazine: Magazine) {
-        if let Err(surplus) = self.depots[class.index()].put_empty(magazine) {
-            self.slabs.store.free_own(surplus.memory());
+        let kept = self.with_depot(class, |depot| Ok(depot.put_empty(magazine)));
+        if !matches!(kept, Some(Ok(()))) {
+            self.slabs.store.free_own(magazine.memory());
         }
     }
 
@@ -313,9 +339,7 @@ impl Engine {
         class: ClassId,
         slots: impl Iterator<Item = SlotRef>,
     ) -> Result<(), Corruption> {
-        let puts = slots.map(|slot| self.slabs.put(class, slot.start.addr()));
-        // Every one of them, whatever becomes of another.
-        puts.fold(Ok(()), Result::and)
+        self.slabs.put(class, slots.map(|slot| slot.start.addr()))
     }
 
     /// Takes back everything a cache holds of a class. O(slots it holds).
@@ -335,7 +359,7 @@ impl Engine {
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) -> Result<(), Corruption> {
-        let returned = self.return_all(class, core::iter::from_fn(|| magazine.pop()));
+        let returned = self.return_all(class, magazine.drain());
         self.keep_empty(class, magazine);
         returned
     }
@@ -352,7 +376,7 @@ impl Engine {
 
     /// Returns a slot to its slab for which no cache has room.
     fn put_back(&mut self, class: ClassId, slot: SlotRef) {
-        match self.slabs.put(class, slot.start.addr()) {
+        match self.return_all(class, iter::once(slot)) {
             Ok(()) => self.note_watermark(class),
             Err(found) => self.note_damage(found),
         }
@@ -380,7 +404,7 @@ impl Engine {
                 self.flush(class, cache);
             }
         }
-        while let Some(full) = self.depots[class.index()].take_full() {
+        while let Some(full) = self.take_full(class) {
             // As in `flush_one`.
             let _ = self.empty_out(class, full);
         }
@@ -389,7 +413,7 @@ impl Engine {
 
     /// Frees the empty magazines of a class's depot.
     fn free_spares(&mut self, class: ClassId) {
-        while let Some(empty) = self.depots[class.index()].take_empty() {
+        while let Some(empty) = self.take_spare(class) {
             self.slabs.store.free_own(empty.memory());
         }
     }
@@ -399,7 +423,9 @@ impl Engine {
     pub(crate) fn reclaim(&mut self) {
         for class in self.class_ids() {
             self.empty_depot(class);
-            self.slabs.release_idle(class);
+            if let Err(found) = self.slabs.release_idle(class) {
+                self.note_damage(found);
+            }
         }
         self.slabs.store.end_waiting();
         self.note_found(None);
@@ -410,7 +436,7 @@ impl Engine {
     pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
         self.empty_caches();
         for class in self.class_ids() {
-            while let Some(full) = self.depots[class.index()].take_full() {
+            while let Some(full) = self.take_full(class) {
                 self.slabs.store.free_own(full.memory());
             }
             self.free_spares(class);
@@ -427,7 +453,7 @@ impl Engine {
     /// Takes the magazines of all caches and what is in them; the slots are taken back elsewhere. A
     /// cache that somebody still has is like a new one then.
     fn empty_caches(&mut self) {
-        let mut next = CacheBlockRef::listed(self.caches);
+        let mut next = self.cache_blocks().next();
         while let Some(block) = next {
             // The slots are taken back where they are.
             while block.take_waiting().is_some() {}
@@ -436,7 +462,7 @@ impl Engine {
                     self.slabs.store.free_own(magazine.memory());
                 }
             }
-            next = CacheBlockRef::listed(block.next());
+            next = CacheBlockRef::listed(block.next()).filter(|block| block.is_intact());
         }
     }
 
@@ -452,7 +478,7 @@ impl Engine {
 
     /// Frees a slot past the caches; the caller has found it live.
     pub(crate) fn free_slot(&mut self, slot: Slot) -> Result<(), FreeError> {
-        self.slabs.put(slot.class, slot.at.start.addr())?;
+        self.return_all(slot.class, iter::once(slot.at))?;
         self.note_watermark(slot.class);
         Ok(())
     }
@@ -464,8 +490,8 @@ impl Engine {
         self.profile.start(store)?;
         store.harden = store.harden.profiling();
         self.serve_all();
-        if let Some(first) = self.store().first_region() {
-            Signals::count(&first.signals().drains);
+        if let Some(signals) = self.signals() {
+            Signals::count(&signals.drains);
         }
         Ok(())
     }
@@ -479,7 +505,10 @@ impl Engine {
 
     /// Why a class has no slot.
     fn no_slot(&mut self, class: ClassId) -> AllocError {
-        let entry = &self.slabs.classes()[class.index()];
+        let entry = match self.slabs.verified(class) {
+            Ok(entry) => entry,
+            Err(damaged) => return damaged.into(),
+        };
         if entry.out >= entry.limit {
             return AllocError::ClassLimit { class };
         }
@@ -517,15 +546,15 @@ impl Engine {
 
     /// Counts a request of a class, if it was for one, that was refused. What a limit refuses is no failure.
     pub(crate) fn count_failure(&mut self, class: Option<ClassId>, error: AllocError) {
-        if let AllocError::ClassLimit { class } = error
-            && let Some(entry) = self.slabs.class_mut(class)
-        {
-            entry.limit_hits = entry.limit_hits.saturating_add(1);
+        if let AllocError::ClassLimit { class } = error {
+            let count = |entry: &mut Class| entry.limit_hits = entry.limit_hits.saturating_add(1);
+            self.slabs.edit(class, count);
             return;
         }
         self.failures += 1;
-        if let Some(entry) = class.and_then(|class| self.slabs.class_mut(class)) {
-            entry.failures = entry.failures.saturating_add(1);
+        if let Some(class) = class {
+            let count = |entry: &mut Class| entry.failures = entry.failures.saturating_add(1);
+            self.slabs.edit(class, count);
         }
     }
 
@@ -654,12 +683,18 @@ impl Engine {
 
     /// Notices when the slots that a class has ready fall below its watermark, or rise above it.
     fn note_watermark(&mut self, class: ClassId) {
-        let cached = to_u32(self.depots[class.index()].cached());
-        let Some(entry) = self.slabs.class_mut(class) else { return };
-        let Some((mark, callback)) = entry.watermark else { return };
-        let left = entry.free().min(entry.limit.saturating_sub(entry.out)) + cached;
-        let was_low = core::mem::replace(&mut entry.low, left < mark);
-        if entry.low && !was_low {
+        let cached = to_u32(self.depot(class).map_or(0, Depot::cached));
+        let Some(&Class { watermark: Some((mark, callback)), low, .. }) = self.slabs.class(class)
+        else {
+            return;
+        };
+        let left = |entry: &Class| entry.free().min(entry.limit.saturating_sub(entry.out)) + cached;
+        let Some(left) = self.slabs.class(class).map(left) else { return };
+        let is_low = left < mark;
+        if is_low != low {
+            self.slabs.edit(class, |entry| entry.low = is_low);
+        }
+        if is_low && !low {
             self.events.watermark = Some(Watermark { callback, class, left: to_usize(left) });
         }
     }
@@ -667,7 +702,7 @@ impl Engine {
     /// Cached slots of a class: in the depot and in all caches.
     pub(crate) fn cached(&self, class: ClassId) -> usize {
         let in_caches: usize = self.cache_blocks().map(|block| block.cached(class)).sum();
-        self.depots[class.index()].cached() + in_caches
+        self.depot(class).map_or(0, Depot::cached) + in_caches
     }
 
     /// Slots of a class that wait, in all caches.
@@ -680,20 +715,20 @@ impl Engine {
         self.store().heap().counters().free_bytes - self.store().waiting().bytes()
     }
 
-    /// The caches that have a block.
+    /// The caches that have a block, up to the first that is damaged.
     pub(crate) fn cache_blocks(&self) -> impl Iterator<Item = CacheBlockRef> {
-        let first = CacheBlockRef::listed(self.caches);
-        core::iter::successors(first, |block| CacheBlockRef::listed(block.next()))
+        let intact = |block| CacheBlockRef::listed(block).filter(|block| block.is_intact());
+        iter::successors(intact(self.caches), move |block| intact(block.next()))
     }
 
     /// Live slots of a class.
     pub(crate) fn live(&self, class: ClassId) -> usize {
-        let entry = &self.slabs.classes()[class.index()];
-        to_usize(entry.out - entry.damaged).saturating_sub(self.cached(class))
+        let held = |entry: &Class| to_usize(entry.out.saturating_sub(entry.damaged));
+        self.slabs.class(class).map_or(0, held).saturating_sub(self.cached(class))
     }
 
     /// All classes' numbers.
     pub(crate) fn class_ids(&self) -> impl Iterator<Item = ClassId> + use<> {
-        (0..to_u32(self.slabs.classes().len())).map(|n| ClassId(crate::units::to_u8(to_usize(n))))
+        (0..to_u32(self.slabs.count())).map(|n| ClassId(crate::units::to_u8(to_usize(n))))
     }
 }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::ClassId,
-    error::{AllocError, BulkFreeError, Corruption, FreeError, ReallocError},
+    error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
     harden::Harden,
     heap::Owner,
     random::Random,
@@ -55,12 +55,13 @@ static NO_SIGNALS: Signals = Signals::new();
 
 /// What a local cache is made of; the public handles wrap it.
 ///
-/// Invariants: `block` is this cache's own, listed block, or none; `quick` is its count of classes or
-/// 0; with a block, `map` is the first region's map and `signals` leads to its signals.
+/// Invariants: `block` is this cache's own, listed block, or none; `classes` is its count of classes,
+/// `quick` the same or 0; with a block, `map` is the first region's map and `signals` leads to its signals.
 #[derive(Debug)]
 pub(crate) struct CacheCore {
     map: SlabMap,
     block: CacheBlockRef,
+    classes: usize,
     /// Classes that are served without the engine: all of them, or none in a pool with flags.
     quick: usize,
     signals: *const Signals,
@@ -98,6 +99,7 @@ impl CacheCore {
         Self {
             map: SlabMap::empty(),
             block: CacheBlockRef::NONE,
+            classes: 0,
             quick: 0,
             signals: &raw const NO_SIGNALS,
             harden: Harden::NONE,
@@ -110,7 +112,9 @@ impl CacheCore {
 
     #[inline(always)]
     fn class(&self, class: ClassId) -> Option<&ClassCache> {
-        self.block.class_caches().get(class.index())
+        // SAFETY: the type's invariant.
+        (class.index() < self.classes)
+            .then(|| unsafe { self.block.of_kind(PieceKind::class(class.0)) })
     }
 
     /// A class that is served without the engine. (The heap's kind is a class that holds nothing.)
@@ -150,9 +154,10 @@ impl CacheCore {
         self.find_in(piece, addr, class)
     }
 
-    /// As [`find`](Self::find), in pools with flags too, and the class's number.
+    /// As [`find`](Self::find), in pools with flags too, and the class's number. The map's entry is verified:
+    /// if it is damaged, or just being written, the engine sees to it.
     fn find_any(&self, addr: usize) -> Option<(ClassId, Found<'_>)> {
-        let piece = self.map.piece_of(addr)?;
+        let piece = self.map.piece_of(addr).filter(|piece| piece.is_intact())?;
         let id = ClassId(piece.kind().as_class()?);
         Some((id, self.find_in(piece, addr, self.class(id)?)?))
     }
@@ -323,7 +328,7 @@ impl CacheCore {
         size: Option<usize>,
         engine: &mut Engine,
     ) -> Result<NonNull<u8>, AllocError> {
-        if id.index() >= engine.slabs.classes().len() {
+        if id.index() >= engine.slabs.count() {
             let initialised = engine.store().first_region().is_some();
             return Err(if initialised {
                 AllocError::UnknownClass
@@ -335,6 +340,7 @@ impl CacheCore {
         loop {
             if let Some(class) = self.class(id)
                 && class.has_magazines()
+                && engine.equip(id, class)
             {
                 engine.refill(id, class)?;
                 match self.pop_any(id, size, engine) {
@@ -350,7 +356,7 @@ impl CacheCore {
                 // The slots beside it, before another cache gets them: their states share a line.
                 engine.top_up(id, class);
             }
-            let shape = engine.slabs.classes()[id.index()].shape;
+            let shape = engine.slabs.verified(id)?.shape;
             match hand_out(engine.harden(), direct, shape.room, size.unwrap_or(shape.size)) {
                 Ok(slot) => return Ok(slot),
                 Err(found) => engine.set_aside(id, found),
@@ -401,12 +407,26 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if !self.may_keep() || self.block.count() != engine.slabs.classes().len() {
+        if !self.block.is_none() && !self.block.is_intact() {
+            self.abandon(engine);
+        }
+        if !self.may_keep() || self.classes != engine.slabs.count() {
             self.catch_up(engine);
         }
         if self.harden.is_off() {
             self.harden = engine.harden();
         }
+    }
+
+    /// Leaves the block alone, which is damaged, and what it has.
+    #[cold]
+    fn abandon(&mut self, engine: &mut Engine) {
+        let addr = self.block.link().addr();
+        engine.note_damage(Corruption { addr, kind: CorruptionKind::Table });
+        if self.shared {
+            engine.shared = core::ptr::null_mut();
+        }
+        *self = Self { harden: self.harden, ..Self::with_use(self.shared) };
     }
 
     #[cold]
@@ -419,7 +439,7 @@ impl CacheCore {
                 self.close(engine);
             }
         }
-        if self.block.count() != engine.slabs.classes().len() {
+        if self.classes != engine.slabs.count() {
             self.renew(engine);
         }
     }
@@ -429,11 +449,14 @@ impl CacheCore {
     fn renew(&mut self, engine: &mut Engine) {
         let Some(block) = CacheBlockRef::new(engine) else { return };
         self.close(engine);
-        let Some(first) = engine.store().first_region() else { return };
-        (self.signals, self.map) = (first.signals(), *first.map());
+        let (Some(first), Some(signals)) = (engine.store().first_region(), engine.signals()) else {
+            return;
+        };
+        (self.signals, self.map) = (signals, *first.map());
         self.drains = self.signals().drains.load(Relaxed);
         self.block = block;
-        self.quick = if engine.harden().is_off() { block.count() } else { 0 };
+        self.classes = block.count();
+        self.quick = if engine.harden().is_off() { self.classes } else { 0 };
         self.random = Random::new(engine.harden().seed(block.link().addr()));
         if self.shared {
             engine.shared = block.link();
@@ -443,16 +466,17 @@ impl CacheCore {
     /// Gives back every cached slot, and lets others have the engine after each magazine.
     fn flush(&self, engine: &mut impl Backing) {
         engine.with(|engine| engine.end_waiting(self.block));
-        for (number, class) in (0..).zip(self.block.class_caches()) {
+        for id in (0..u8::MAX).map(ClassId) {
+            let Some(class) = self.class(id) else { break };
             while class.has_magazines() {
-                engine.with(|engine| engine.flush_one(ClassId(number), class));
+                engine.with(|engine| engine.flush_one(id, class));
             }
         }
     }
 
     /// Gives back everything, the block included. The cache can be used again.
     pub(crate) fn close(&mut self, engine: &mut impl Backing) {
-        if self.block.count() == 0 {
+        if self.block.is_none() {
             return;
         }
         self.flush(engine);
@@ -492,6 +516,7 @@ impl CacheCore {
     }
 
     /// As [`alloc_quick`](Self::alloc_quick), for any alignment that the slots of the class have.
+    #[cfg(feature = "std")]
     #[inline(always)]
     pub(crate) fn alloc_quick_aligned(&self, layout: Layout) -> Option<NonNull<u8>> {
         let class = self.serving(layout.size())?;
@@ -665,8 +690,9 @@ impl CacheCore {
             && let Ok(size) = check(self.harden, found.slot, to_usize(room))
         {
             if self.block.lets_wait(room) {
-                let freed = WaitingSlot { at: found.slot, room, class: id };
-                self.quarantine(freed, size, engine);
+                let freed = WaitingSlot::new(found.slot, room, id);
+                clear(self.harden, found.slot, to_usize(room), size);
+                self.quarantine(freed, engine);
                 return Ok(());
             }
             if !found.class.is_full() || self.may_keep() && found.class.load_right() {
@@ -678,11 +704,9 @@ impl CacheCore {
         engine.with(|engine| engine.counted(|engine| self.free_to(pointer, expected, engine)))
     }
 
-    /// Has a slot wait that can, in which an object of `size` bytes was; what has waited long enough is
-    /// ready again.
+    /// Has a slot wait that can, and is cleared; what has waited long enough is ready again.
     #[inline]
-    fn quarantine(&mut self, freed: WaitingSlot, size: usize, engine: &mut impl Backing) {
-        clear(self.harden, freed.at, to_usize(freed.room), size);
+    fn quarantine(&mut self, freed: WaitingSlot, engine: &mut impl Backing) {
         let left = self.block.admit(freed, &mut self.random);
         let mut left = left.or_else(|| self.block.take_surplus(&mut self.random));
         while let Some(waited) = left {
@@ -736,13 +760,13 @@ impl CacheCore {
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
         }
-        let (harden, room) =
-            (engine.harden(), engine.slabs.classes()[slot.class.index()].shape.room);
+        let (harden, room) = (engine.harden(), engine.slabs.verified(slot.class)?.shape.room);
         let size = check(harden, slot.at, room)?;
         self.sync(engine);
         if self.block.lets_wait(to_u32(room)) {
-            let freed = WaitingSlot { at: slot.at, room: to_u32(room), class: slot.class };
-            self.quarantine(freed, size, engine);
+            let freed = WaitingSlot::new(slot.at, to_u32(room), slot.class);
+            clear(self.harden, slot.at, room, size);
+            self.quarantine(freed, engine);
             return Ok(());
         }
         let class = self.class(slot.class);
@@ -1088,7 +1112,7 @@ fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
     let Some(slot) = live_slot(engine, addr)? else {
         return engine.block_held(pointer);
     };
-    let SlabShape { room, size, .. } = engine.slabs.classes()[slot.class.index()].shape;
+    let SlabShape { room, size, .. } = engine.slabs.verified(slot.class)?.shape;
     let usable = check(engine.harden(), slot.at, room)?;
     Ok(Held::slot(room, size, usable))
 }

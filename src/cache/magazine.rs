@@ -2,30 +2,49 @@
 //! Magazines: arrays of slots that move between caches and depots as one (Bonwick and Adams, 2001,
 //! "Magazines and Vmem").
 
-use core::ptr::NonNull;
+use core::{
+    cell::Cell,
+    ptr::{NonNull, null_mut},
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
+};
 
 use crate::{
+    checksum::Checksum,
+    error::{Corruption, CorruptionKind},
     slab::{SlotRef, StateByte},
     units::{to_u32, to_usize},
 };
 
+/// The owner changes what is atomic without the lock.
 #[derive(Debug)]
 #[repr(C)]
 struct Header {
     /// In a cache's row the one to the left, in a depot's stack the one below.
-    left: Option<Magazine>,
-    len: u32,
+    left: Cell<Option<Magazine>>,
+    len: AtomicU32,
     capacity: u32,
     /// In a cache's row the one to the right.
-    right: Option<Magazine>,
+    right: Cell<Option<Magazine>>,
     /// See [`Magazine::releases`].
-    releases: u32,
+    releases: AtomicU32,
+    /// A checksum of the others.
+    check: AtomicU32,
+}
+
+impl Header {
+    fn sum(&self) -> u32 {
+        let link = |link: &Cell<Option<Magazine>>| link.get().map_or(0, |to| to.memory().addr());
+        let sum = Checksum::NONE.add(link(&self.left)).add(link(&self.right));
+        let sum = sum.add_pair(self.len.load(Relaxed), self.capacity);
+        sum.add_u32(self.releases.load(Relaxed)).sum()
+    }
 }
 
 /// A pointer to a magazine.
 ///
 /// Invariant: it points to a header with [`Arrays`] of `capacity` slots behind it, the first `len` of
-/// them cached slots, in the pool's memory; one cache or one depot owns it.
+/// them cached slots, in the pool's memory; one cache or one depot owns it. Whoever finds it somewhere
+/// looks whether it [is intact](Self::is_intact) before relying on what it says, or changing that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Magazine(NonNull<Header>);
 
@@ -33,11 +52,12 @@ pub(crate) struct Magazine(NonNull<Header>);
 /// pointers are copied and compared as they lie.
 ///
 /// Invariant: every place of `starts` is initialised: null, or a slot's start that was once written
-/// together with its state byte.
-#[derive(Clone, Copy, Debug)]
+/// together with its state byte. The owner writes to places atomically: whoever has the lock may look
+/// meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrays {
-    starts: *mut *mut u8,
-    states: *mut StateByte,
+    pub(super) starts: *mut *mut u8,
+    pub(super) states: *mut StateByte,
 }
 
 impl Arrays {
@@ -54,7 +74,7 @@ impl Arrays {
         Magazine(unsafe { NonNull::new_unchecked(self.starts.cast::<Header>().sub(1)) })
     }
 
-    /// What is written at a place.
+    /// What is written at a place, for its owner.
     ///
     /// # Safety
     /// There is such a place, and something was written there.
@@ -63,6 +83,20 @@ impl Arrays {
         // SAFETY: the caller's promise.
         unsafe {
             SlotRef { start: self.starts.add(place).read(), state: self.states.add(place).read() }
+        }
+    }
+
+    /// As [`get`](Self::get), for others.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn look(self, place: usize) -> SlotRef {
+        // SAFETY: the caller's promise; the owner writes atomically.
+        unsafe {
+            SlotRef {
+                start: AtomicPtr::from_ptr(self.starts.add(place)).load(Relaxed),
+                state: StateByte::load_from(self.states.add(place)),
+            }
         }
     }
 
@@ -86,8 +120,8 @@ impl Arrays {
     pub(crate) unsafe fn set(self, place: usize, slot: SlotRef) {
         // SAFETY: the caller's promise.
         unsafe {
-            self.starts.add(place).write(slot.start);
-            self.states.add(place).write(slot.state);
+            store(self.starts.add(place), slot.start);
+            slot.state.store_to(self.states.add(place));
         }
     }
 
@@ -98,9 +132,19 @@ impl Arrays {
     pub(crate) unsafe fn forget(self, from: usize, to: usize) {
         for place in from..to {
             // SAFETY: the caller's promise.
-            unsafe { self.starts.add(place).write(core::ptr::null_mut()) };
+            unsafe { store(self.starts.add(place), null_mut()) };
         }
     }
+}
+
+/// Writes to a place.
+///
+/// # Safety
+/// There is such a place.
+#[inline(always)]
+unsafe fn store(place: *mut *mut u8, start: *mut u8) {
+    // SAFETY: the caller's promise; only the owner reads it otherwise than as an atomic.
+    unsafe { AtomicPtr::from_ptr(place) }.store(start, Relaxed);
 }
 
 impl Magazine {
@@ -116,10 +160,17 @@ impl Magazine {
     /// `memory` is aligned to words, valid for `bytes(capacity)` bytes and left alone from now on.
     pub(crate) unsafe fn new(memory: NonNull<u8>, capacity: u32) -> Self {
         let magazine = Self(memory.cast());
-        // SAFETY: the caller's promise.
-        unsafe {
-            magazine.0.write(Header { left: None, len: 0, capacity, right: None, releases: 0 });
+        let header = Header {
+            left: Cell::new(None),
+            len: AtomicU32::new(0),
+            capacity,
+            right: Cell::new(None),
+            releases: AtomicU32::new(0),
+            check: AtomicU32::new(0),
         };
+        // SAFETY: the caller's promise.
+        unsafe { magazine.0.write(header) };
+        magazine.seal();
         // SAFETY: as above; these are all of its places.
         unsafe { magazine.arrays().forget(0, to_usize(capacity)) };
         magazine
@@ -134,38 +185,93 @@ impl Magazine {
     #[inline]
     pub(crate) fn arrays(self) -> Arrays {
         let starts = self.0.as_ptr().wrapping_add(1).cast::<*mut u8>();
-        let states = starts.wrapping_add(to_usize(self.with(|header| header.capacity)));
+        let states = starts.wrapping_add(to_usize(self.capacity()));
         Arrays { starts, states: states.cast() }
     }
 
-    fn with<R>(self, access: impl FnOnce(&mut Header) -> R) -> R {
-        // SAFETY: the type's invariant; no closure in this file touches another reference to it.
-        access(unsafe { &mut *self.0.as_ptr() })
+    fn header(&self) -> &Header {
+        // SAFETY: the type's invariant.
+        unsafe { self.0.as_ref() }
     }
 
-    /// The one to the left, or below.
+    fn seal(self) {
+        let header = self.header();
+        header.check.store(header.sum(), Relaxed);
+    }
+
+    /// Whether the header is what was written last.
+    #[inline]
+    pub(crate) fn is_intact(self) -> bool {
+        let header = self.header();
+        header.check.load(Relaxed) == header.sum() && self.len() <= to_usize(self.capacity())
+    }
+
+    fn intact(link: &Cell<Option<Self>>) -> Option<Self> {
+        link.get().filter(|magazine| magazine.is_intact())
+    }
+
+    /// The one to the left, if it is intact.
     pub(crate) fn left(self) -> Option<Self> {
-        self.with(|header| header.left)
+        Self::intact(&self.header().left)
     }
 
-    /// The one to the right.
+    /// The one to the right, if it is intact.
     pub(crate) fn right(self) -> Option<Self> {
-        self.with(|header| header.right)
+        Self::intact(&self.header().right)
     }
 
-    /// Puts it on top of a depot's stack.
-    pub(crate) fn set_below(self, below: Option<Self>) {
-        self.with(|header| header.left = below);
+    /// The one to the right, intact or not.
+    pub(crate) fn right_link(self) -> Option<Self> {
+        self.header().right.get()
+    }
+
+    /// The one to the left, intact or not, or below in a depot's stack.
+    pub(crate) fn below(self) -> Option<Self> {
+        self.header().left.get()
+    }
+
+    /// Puts it on top of a depot's stack, where a checksum of its slots takes the place of what a cache notes.
+    pub(crate) fn lay_on(self, below: Option<Self>) {
+        self.header().right.set(None);
+        self.header().releases.store(self.sum_of_slots(), Relaxed);
+        self.set_left(below);
+    }
+
+    fn sum_of_slots(self) -> u32 {
+        let (mut starts, mut states) = (0, 0);
+        for slot in self.slots() {
+            starts ^= slot.start.addr();
+            states ^= slot.state.addr();
+        }
+        Checksum::NONE.add(starts).add(states).sum()
+    }
+
+    /// A magazine of a depot, if it is intact, its slots included.
+    pub(crate) fn verified(self) -> Result<Self, Corruption> {
+        let is_intact = self.is_intact() && self.releases() == self.sum_of_slots();
+        let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Magazine };
+        if is_intact { Ok(self) } else { Err(damaged) }
+    }
+
+    fn set_left(self, left: Option<Self>) {
+        self.header().left.set(left);
+        self.seal();
+    }
+
+    fn set_right(self, right: Option<Self>) {
+        self.header().right.set(right);
+        self.seal();
     }
 
     /// Has it stand between two others, or at an end of a row.
     pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>) {
-        self.with(|header| (header.left, header.right) = (left, right));
+        self.set_left(left);
+        self.set_right(right);
         if let Some(left) = left {
-            left.with(|header| header.right = Some(self));
+            left.set_right(Some(self));
         }
         if let Some(right) = right {
-            right.with(|header| header.left = Some(self));
+            right.set_left(Some(self));
         }
     }
 
@@ -173,51 +279,53 @@ impl Magazine {
     pub(crate) fn leave_row(self) {
         let (left, right) = (self.left(), self.right());
         if let Some(left) = left {
-            left.with(|header| header.right = right);
+            left.set_right(right);
         }
         if let Some(right) = right {
-            right.with(|header| header.left = left);
+            right.set_left(left);
         }
     }
 
     /// How many slots it has room for.
     pub(crate) fn capacity(self) -> u32 {
-        self.with(|header| header.capacity)
+        self.header().capacity
     }
 
     pub(crate) fn len(self) -> usize {
-        to_usize(self.with(|header| header.len))
-    }
-
-    fn set_len(self, len: usize) {
-        self.with(|header| header.len = to_u32(len));
+        to_usize(self.header().len.load(Relaxed))
     }
 
     /// Notes what the cache that had it loaded knows of it: how many slots it holds, and how many slabs
     /// had gone back to the heap when its free places were last wiped.
     pub(crate) fn put_down(self, len: usize, releases: u32) {
-        self.set_len(len);
-        self.with(|header| header.releases = releases);
+        self.header().len.store(to_u32(len), Relaxed);
+        self.header().releases.store(releases, Relaxed);
+        self.seal();
     }
 
     /// How many slabs had gone back to the heap when its free places were last wiped.
     pub(crate) fn releases(self) -> u32 {
-        self.with(|header| header.releases)
+        self.header().releases.load(Relaxed)
     }
 
     /// Its free places hold nothing from now on.
     pub(crate) fn forget_popped(self) {
-        let (len, capacity) = self.with(|header| (header.len, header.capacity));
         // SAFETY: places of this magazine.
-        unsafe { self.arrays().forget(to_usize(len), to_usize(capacity)) };
+        unsafe { self.arrays().forget(self.len(), to_usize(self.capacity())) };
     }
 
-    /// Takes the slot that was put in last.
-    pub(crate) fn pop(self) -> Option<SlotRef> {
-        let last = self.len().checked_sub(1)?;
-        self.set_len(last);
+    /// Takes all of its slots, the last first.
+    pub(crate) fn drain(self) -> impl Iterator<Item = SlotRef> {
+        let len = self.len();
+        self.put_down(0, self.releases());
         // SAFETY: the type's invariant.
-        Some(unsafe { self.arrays().get(last) })
+        (0..len).rev().map(move |place| unsafe { self.arrays().get(place) })
+    }
+
+    /// What stands at a place, if there is such a place. The owner may be at it.
+    pub(crate) fn look(self, place: usize) -> Option<SlotRef> {
+        // SAFETY: the type's invariant.
+        (place < to_usize(self.capacity())).then(|| unsafe { self.arrays().look(place) })
     }
 
     /// The slots it holds.

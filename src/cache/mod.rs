@@ -13,6 +13,8 @@ mod profile;
 mod realloc;
 mod waiting;
 
+pub(crate) use block::CacheBlockRef;
+pub(crate) use class_cache::{ClassCache, Look};
 pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
 pub(crate) use engine::Events;

@@ -2,8 +2,9 @@
 //! Slots that wait in a cache's quarantine, already what the flags make of free memory.
 
 use crate::{
+    checksum::Checksum,
     config::ClassId,
-    error::Corruption,
+    error::{Corruption, CorruptionKind},
     harden::Harden,
     quarantine::Waits,
     slab::{SlotRef, SlotState},
@@ -13,10 +14,12 @@ use crate::{
 /// A slot that waits, marked cached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitingSlot {
-    pub(crate) at: SlotRef,
+    at: SlotRef,
     /// Bytes of the slot.
-    pub(crate) room: u32,
+    room: u32,
     pub(crate) class: ClassId,
+    /// A checksum of the others.
+    check: u16,
 }
 
 impl Waits for WaitingSlot {
@@ -27,9 +30,23 @@ impl Waits for WaitingSlot {
 }
 
 impl WaitingSlot {
+    pub(crate) fn new(at: SlotRef, room: u32, class: ClassId) -> Self {
+        let slot = Self { at, room, class, check: 0 };
+        Self { check: slot.sum(), ..slot }
+    }
+
+    fn sum(&self) -> u16 {
+        let sum = Checksum::NONE.add_addr(self.at.start).add(self.at.state.addr());
+        sum.add_pair(self.room, u32::from(self.class.0)).short()
+    }
+
     /// The slot, if nobody has written to it while it waited; if somebody has, it is marked.
     #[inline]
     pub(crate) fn end(self, harden: Harden) -> Result<SlotRef, Corruption> {
+        if self.check != self.sum() {
+            let addr = self.at.start.addr();
+            return Err(Corruption { addr, kind: CorruptionKind::Magazine });
+        }
         check_free(harden, self.at, to_usize(self.room))?;
         Ok(self.at)
     }

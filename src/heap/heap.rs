@@ -336,7 +336,7 @@ impl Heap {
     /// Leaves the last block of a bin that rests alone for good: its tag is damaged.
     #[cold]
     fn drop_rest<T>(&mut self, bin: usize, block: Block) -> Option<T> {
-        self.resting.drop_last(bin, self.codec);
+        self.resting.drop_last(bin, self.codec, |block| self.bins.may_be_block(block));
         self.damaged += 1;
         self.found = Some(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag });
         None

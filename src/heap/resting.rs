@@ -184,10 +184,15 @@ impl Resting {
 
     /// Takes the last block of a bin, which was found damaged, off its stack. O(blocks that rest).
     #[cold]
-    pub(super) fn drop_last(&mut self, bin: usize, codec: TagCodec) {
+    pub(super) fn drop_last(
+        &mut self,
+        bin: usize,
+        codec: TagCodec,
+        may_be_block: impl Fn(Block) -> bool,
+    ) {
         self.rouse_last(bin, 0);
-        let sizes = (0..self.shape.bins).flat_map(|bin| self.in_bin(bin));
-        let tags = sizes.filter_map(|block| block.tag(codec));
+        let blocks = (0..self.shape.bins).flat_map(|bin| self.in_bin(bin));
+        let tags = blocks.filter(|&block| may_be_block(block)).filter_map(|block| block.tag(codec));
         self.bytes = tags.map(Tag::size).sum();
     }
 

@@ -3,7 +3,7 @@
 
 use lock_api::RawMutex;
 
-use super::{contents, damage, pool::Pool};
+use super::{cached::check_caches, contents, damage, pool::Pool};
 use crate::{
     cache::{Engine, Magazine},
     config::ClassId,
@@ -74,7 +74,9 @@ struct SlabCount {
 
 pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
     let store = engine.store();
-    let classes = engine.slabs.classes().len();
+    store.check_entries()?;
+    engine.slabs.check_entries()?;
+    let classes = engine.slabs.count();
     for first_class in (0..classes.max(1)).step_by(CLASSES_PER_PASS) {
         check_regions(engine, first_class)?;
     }
@@ -88,7 +90,8 @@ pub(super) fn validate(engine: &Engine) -> Result<(), Corruption> {
     if store.guards().is_some_and(|guards| !guards.are_counted()) {
         return Err(Corruption { kind: CorruptionKind::Counter, ..counter(store) });
     }
-    engine.class_ids().try_for_each(|class| check_depot(engine, class))
+    engine.class_ids().try_for_each(|class| check_depot(engine, class))?;
+    check_caches(engine)
 }
 
 /// Checks every region, and the counters of the heap and of some classes.
@@ -118,6 +121,9 @@ fn check_region(
     entry: &RegionEntry,
     counted: &mut Counted,
 ) -> Result<(), Corruption> {
+    if let Some((addr, _)) = entry.map().all().find(|(_, piece)| !piece.is_intact()) {
+        return Err(Corruption { addr, kind: CorruptionKind::Slab });
+    }
     let codec = engine.store().heap().codec();
     let mut walk = Walk::new(engine.store(), entry);
     let mut below_is_free = false;
@@ -215,18 +221,15 @@ pub(super) fn slab_at(
     addr: usize,
 ) -> Result<(Slab, SlotCounts), Corruption> {
     let broken = Corruption { addr, kind: CorruptionKind::Slab };
-    let (map, store) = (entry.map(), engine.store());
+    let map = entry.map();
     let piece = map.piece_of(addr).ok_or(broken)?;
     let number = piece.kind().as_class().ok_or(broken)?;
     let class: &Class = engine.slabs.class(ClassId(number)).ok_or(broken)?;
     let states = piece.states();
-    if piece.offset_of(addr) != 0
-        || store.region_of(states.addr()).is_none()
-        || !states.addr().is_multiple_of(WORD)
-    {
+    if piece.offset_of(addr) != 0 || !piece.is_intact() {
         return Err(broken);
     }
-    let slab = Slab::of_states(states);
+    let slab = Slab::of_states(states).verified()?;
     let shape = &class.shape;
     let fits = slab.class() == number
         && slab.first().addr() == addr
@@ -259,17 +262,17 @@ fn check_class(engine: &Engine, id: ClassId, counted: &SlabCount) -> Result<(), 
     if !agree {
         return Err(counter(class));
     }
-    check_list(engine, id, &class.partial, Home::Partial)?;
-    check_list(engine, id, &class.idle, Home::Idle)
+    check_list(id, &class.partial, Home::Partial)?;
+    check_list(id, &class.idle, Home::Idle)
 }
 
 /// Checks that a list holds as many slabs as it says, all of one home.
-fn check_list(engine: &Engine, id: ClassId, list: &SlabList, home: Home) -> Result<(), Corruption> {
+fn check_list(id: ClassId, list: &SlabList, home: Home) -> Result<(), Corruption> {
     let (mut listed, mut prev, mut next) = (0, Slab::NONE, list.first());
     while let Some(slab) = next {
-        let addr = slab.memory().addr();
+        let addr = slab.verified()?.memory().addr();
         let broken = Corruption { addr, kind: CorruptionKind::Slab };
-        if engine.store().region_of(addr).is_none() || listed == list.len() {
+        if listed == list.len() {
             return Err(broken);
         }
         if slab.class() != id.number() || slab.home() != home || slab.prev() != prev {
@@ -283,32 +286,13 @@ fn check_list(engine: &Engine, id: ClassId, list: &SlabList, home: Home) -> Resu
 
 /// Checks that what a depot holds are cached slots of its class.
 fn check_depot(engine: &Engine, id: ClassId) -> Result<(), Corruption> {
-    let depot = &engine.depots()[id.index()];
+    let depot = engine.depot(id)?;
     let mut cached = 0;
-    let checked = depot.try_for_each(
-        |magazine| is_magazine(engine, magazine, depot.capacity()),
-        |magazine| {
-            cached += magazine.len();
-            check_magazine(engine, id, magazine)
-        },
-    );
-    match checked {
-        None => Err(Corruption { kind: CorruptionKind::Magazine, ..counter(depot) }),
-        Some(Ok(())) if cached != depot.cached() => Err(counter(depot)),
-        Some(checked) => checked,
-    }
-}
-
-/// Whether a link leads to what can be a magazine with room for `capacity` slots.
-fn is_magazine(engine: &Engine, magazine: Magazine, capacity: u32) -> bool {
-    let (start, store) = (magazine.memory().addr(), engine.store());
-    let fits = |entry: &RegionEntry| {
-        entry.region().end() - start >= Magazine::bytes(capacity) && !entry.map().is_slab(start)
-    };
-    start.is_multiple_of(WORD)
-        && store.region_of(start).is_some_and(fits)
-        && magazine.capacity() == capacity
-        && magazine.len() <= to_usize(capacity)
+    depot.try_for_each(|magazine| {
+        cached += magazine.len();
+        check_magazine(engine, id, magazine)
+    })?;
+    if cached == depot.cached() { Ok(()) } else { Err(counter(depot)) }
 }
 
 fn check_magazine(engine: &Engine, id: ClassId, magazine: Magazine) -> Result<(), Corruption> {
@@ -320,7 +304,7 @@ fn check_magazine(engine: &Engine, id: ClassId, magazine: Magazine) -> Result<()
                     && slot.state == SlotState::Cached as u8
                     && slot.at.state == cached.state =>
             {
-                let shape = &engine.slabs.classes()[id.index()].shape;
+                let shape = &engine.slabs.verified(id)?.shape;
                 contents::check_free_slot(engine.harden(), cached, shape)?;
             }
             _ => return Err(broken),

@@ -155,9 +155,9 @@ fn block_entry(store: &Store, block: Block, tag: Tag) -> MapEntry {
 }
 
 fn slab_entry(store: &Store, entry: &RegionEntry, start: usize) -> Option<MapEntry> {
-    let piece = entry.map().piece_of(start)?;
+    let piece = entry.map().piece_of(start).filter(|piece| piece.is_intact())?;
     let class = ClassId(piece.kind().as_class()?);
-    let slab = Slab::of_states(piece.states());
+    let slab = Slab::of_states(piece.states()).verified().ok()?;
     let (slots, free) = (to_usize(slab.slots()), to_usize(slab.free()));
     let size = to_usize(slab.pieces()) * store.piece_bytes();
     Some(MapEntry { addr: start, size, kind: MapKind::Slab { class, slots, free } })

@@ -4,6 +4,7 @@
 mod advice;
 mod alloc_impls;
 mod builder;
+mod cached;
 mod check;
 mod contents;
 mod damage;

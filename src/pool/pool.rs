@@ -781,7 +781,7 @@ fn stats_of(engine: &Engine) -> PoolStats {
         free_blocks: counters.free_blocks,
         largest_free: engine.largest_free(),
         slab_bytes: counters.span_bytes,
-        classes: engine.slabs.classes().len(),
+        classes: engine.slabs.count(),
         caches: engine.cache_blocks().count(),
         failures: engine.failures,
         bad_frees: engine.bad_frees,
@@ -789,7 +789,7 @@ fn stats_of(engine: &Engine) -> PoolStats {
         ..PoolStats::default()
     };
     for class in engine.class_ids() {
-        let entry = &engine.slabs.classes()[class.index()];
+        let Some(entry) = engine.slabs.class(class) else { continue };
         let size = entry.shape.size;
         let (live, cached) = (engine.live(class), engine.cached(class));
         stats.live_objects += live;

@@ -3,14 +3,15 @@
 use core::cmp::Reverse;
 
 use super::{
-    slab::{Home, MAX_SLOTS, SlabList},
+    slab::{Home, MAX_SLOTS, Slab, SlabList},
     slab_map::{PieceKind, Reciprocal},
 };
 use crate::{
+    checksum::{Checked, Checksum, Summed},
     config::{ClassId, SizeClass, WatermarkFn},
-    error::ConfigError,
+    error::{ConfigError, Corruption},
     guard::Guards,
-    units::{MIN_GRANULE, ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
+    units::{MIN_GRANULE, WORD, ceil_log2, floor_log2, round_up, to_u8, to_u32, to_usize},
 };
 
 /// Largest slab.
@@ -108,6 +109,12 @@ impl SlabShape {
         (pieces, slots(pieces))
     }
 
+    fn add_to(&self, sum: Checksum) -> Checksum {
+        let Self { size, room, stride, reciprocal, align, pieces, slots, guard } = self;
+        let sum = reciprocal.add_to(sum.add(*size).add(*room).add(*align).add(*guard));
+        sum.add_u32(*stride).add_u32(*pieces).add_u32(*slots)
+    }
+
     /// Bytes of a slab.
     pub(crate) fn slab_bytes(&self, piece: usize) -> usize {
         to_usize(self.pieces) * piece
@@ -145,6 +152,32 @@ pub(crate) struct Class {
     pub(crate) low: bool,
 }
 
+impl Summed for Class {
+    fn add_to(&self, sum: Checksum) -> Checksum {
+        let (mark, callback) = self.watermark.unzip();
+        let sum = self.idle.add_to(self.partial.add_to(self.shape.add_to(sum)));
+        let sum = sum.add(callback.map_or(0, |callback| (callback as *const ()).addr()));
+        let numbers = [
+            self.reserve,
+            self.limit,
+            mark.unwrap_or(0),
+            self.slabs,
+            self.out,
+            self.peak,
+            self.damaged,
+            self.failures,
+            self.limit_hits,
+            u32::from_le_bytes([
+                self.next_larger,
+                u8::from(self.dedicated),
+                u8::from(self.low),
+                u8::from(mark.is_some()),
+            ]),
+        ];
+        numbers.into_iter().fold(sum, Checksum::add_u32)
+    }
+}
+
 impl Class {
     pub(crate) fn new(declared: &SizeClass, shape: SlabShape, number: u8) -> Self {
         let clamp = |slots: usize| to_u32(slots.min(to_usize(u32::MAX)));
@@ -165,6 +198,18 @@ impl Class {
             low: false,
             next_larger: number,
         }
+    }
+
+    /// Checks what is written to when a slab gets into one of its lists.
+    pub(crate) fn check_heads(&self) -> Result<(), Corruption> {
+        let heads = [&self.partial, &self.idle].into_iter().filter_map(SlabList::first);
+        heads.map(Slab::verified).try_for_each(|head| head.map(drop))
+    }
+
+    /// Checks what is written to when a slab moves from one of its lists to another.
+    pub(crate) fn check_links(&self, slab: Slab) -> Result<(), Corruption> {
+        self.check_heads()?;
+        slab.check_neighbours()
     }
 
     /// The list that slabs of a home are in.
@@ -217,6 +262,17 @@ pub(crate) fn least_request(class_size: usize) -> usize {
 impl SizeTable {
     pub(crate) const fn empty() -> Self {
         Self { classes: [PieceKind::HEAP; BUCKETS], serving: [PieceKind::HEAP; LINEAR_BUCKETS] }
+    }
+
+    /// Adds it to a checksum.
+    pub(crate) fn add_to(&self, sum: Checksum) -> Checksum {
+        [&self.classes[..], &self.serving].into_iter().flat_map(|kinds| kinds.chunks(WORD)).fold(
+            sum,
+            |sum, kinds| {
+                let word = kinds.iter().fold(0, |word, kind| word << 8 | usize::from(kind.0));
+                sum.add(word)
+            },
+        )
     }
 
     /// How many buckets there are.
@@ -307,13 +363,14 @@ impl SizeTable {
 
     /// Lets the class `number` of `classes` serve the sizes for which it is the smallest; of two
     /// equal ones the later serves: whoever added it wants its slots used. O(buckets).
-    pub(crate) fn add(&mut self, classes: &mut [Class], number: usize) {
-        let size = classes[number].shape.size;
+    pub(crate) fn add(&mut self, classes: &mut [Checked<Class>], number: usize) {
+        let size_of = |number: usize| Some(classes.get(number)?.get()?.shape.size);
+        let Some(size) = size_of(number) else { return };
         let least = least_request(size);
         for bucket in 1..=Self::bucket(size) {
             let best = &mut self.classes[bucket];
-            let current = best.as_class().and_then(|class| classes.get(usize::from(class)));
-            if current.is_some_and(|class| size > class.shape.size) {
+            let current = best.as_class().and_then(|class| size_of(class.into()));
+            if current.is_some_and(|current| size > current) {
                 continue;
             }
             *best = PieceKind::class(to_u8(number));
@@ -328,16 +385,19 @@ impl SizeTable {
 
 /// Sets which class is the next larger one, for a new class and for the one below it. Of equal ones
 /// the last counts, which is the one that requests by size come to.
-fn link_by_size(classes: &mut [Class], number: usize) {
-    let size = classes[number].shape.size;
-    let general = (0..number).filter(|&i| !classes[i].dedicated);
-    let below = general.clone().filter(|&i| classes[i].shape.size < size);
-    let above = general.filter(|&i| classes[i].shape.size > size);
-    let below = below.max_by_key(|&i| (classes[i].shape.size, i));
-    let above = above.min_by_key(|&i| (classes[i].shape.size, Reverse(i)));
-    classes[number].next_larger = to_u8(above.unwrap_or(number));
-    if let Some(below) = below {
-        classes[below].next_larger = to_u8(number);
+fn link_by_size(classes: &mut [Checked<Class>], number: usize) {
+    let general = |number: usize| {
+        let class = classes.get(number)?.get().filter(|class| !class.dedicated)?;
+        Some((class.shape.size, number))
+    };
+    let Some((size, _)) = general(number) else { return };
+    let others = (0..number).filter_map(general);
+    let below = others.clone().filter(|other| other.0 < size).max();
+    let above = others.filter(|other| other.0 > size).min_by_key(|&(size, i)| (size, Reverse(i)));
+    let link = |class: &mut Checked<Class>, to| class.edit(|class| class.next_larger = to_u8(to));
+    link(&mut classes[number], above.map_or(number, |(_, above)| above));
+    if let Some((_, below)) = below {
+        link(&mut classes[below], number);
     }
 }
 

@@ -10,9 +10,13 @@
 //! A state byte is read and written without the lock by whoever holds the slot; the descriptor
 //! only under the lock.
 
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
 
-use crate::units::{to_u16, to_usize};
+use crate::{
+    checksum::Checksum,
+    error::{Corruption, CorruptionKind},
+    units::{high_u32, low_half, to_u16, to_usize},
+};
 
 /// Where a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,7 @@ impl SlotState {
 /// Invariant: the byte belongs to a slab, which exists as long as the slot is live, cached, or the
 /// pool's lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
 pub(crate) struct StateByte(*mut u8);
 
 impl StateByte {
@@ -75,6 +80,25 @@ impl StateByte {
 
     pub(crate) fn addr(self) -> usize {
         self.0.addr()
+    }
+
+    /// Reads where a state byte is, atomically.
+    ///
+    /// # Safety
+    /// The place is valid, and written to by [`store_to`](Self::store_to) only.
+    pub(crate) unsafe fn load_from(place: *mut Self) -> Self {
+        // SAFETY: the caller's promise; it is a pointer.
+        Self(unsafe { AtomicPtr::from_ptr(place.cast()) }.load(Relaxed))
+    }
+
+    /// Writes where the state byte is, atomically.
+    ///
+    /// # Safety
+    /// The place is valid, and nobody else writes to it.
+    #[inline(always)]
+    pub(crate) unsafe fn store_to(self, place: *mut Self) {
+        // SAFETY: as in `load_from`.
+        unsafe { AtomicPtr::from_ptr(place.cast()) }.store(self.0, Relaxed);
     }
 }
 
@@ -106,6 +130,19 @@ struct Descriptor {
     class: u8,
     /// Part of its class's reserve: it is never given back.
     reserved: bool,
+    /// A checksum of the others.
+    check: u16,
+}
+
+impl Descriptor {
+    #[inline]
+    fn sum(&self) -> u16 {
+        let (groups, high) = (low_half(self.free_groups), high_u32(self.free_groups));
+        let sum = Checksum::NONE.add_addr(self.next.0).add_addr(self.prev.0).add_addr(self.first);
+        let slots = u32::from(self.slots) << 16 | u32::from(self.free);
+        let sum = sum.add_pair(groups, high).add_pair(self.pieces, slots);
+        sum.add_u32(u32::from(self.class) << 1 | u32::from(self.reserved)).short()
+    }
 }
 
 /// A line of the processor's cache, where there is one.
@@ -118,7 +155,8 @@ const HEADER: usize = size_of::<Descriptor>().next_multiple_of(LINE);
 /// A pointer to a slab's descriptor, or none.
 ///
 /// Invariant: it points to a descriptor with its states behind it, in the pool's memory, and is
-/// used under the pool's lock only.
+/// used under the pool's lock only. Whoever finds it somewhere looks whether it [is
+/// intact](Self::is_intact) before relying on what it says, or changing that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slab(*mut Descriptor);
 
@@ -148,15 +186,19 @@ impl SlabList {
         (!self.first.is_none()).then_some(self.first)
     }
 
+    /// Adds it to a checksum.
+    pub(crate) fn add_to(&self, sum: Checksum) -> Checksum {
+        sum.add_addr(self.first.0).add_u32(self.len)
+    }
+
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
+    /// Its slabs, up to the first that is damaged.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slab> + use<> {
-        core::iter::successors(self.first(), |slab| {
-            let next = slab.next();
-            (!next.is_none()).then_some(next)
-        })
+        let intact = |slab: Slab| (!slab.is_none() && slab.is_intact()).then_some(slab);
+        core::iter::successors(intact(self.first), move |slab| intact(slab.next()))
     }
 
     pub(crate) fn push(&mut self, slab: Slab) {
@@ -179,6 +221,7 @@ impl SlabList {
         } else {
             prev.set_next(next);
         }
+        slab.edit(|slab| (slab.next, slab.prev) = (Slab::NONE, Slab::NONE));
         self.len -= 1;
     }
 }
@@ -223,7 +266,9 @@ impl Slab {
             free: slots,
             class: parts.class,
             reserved: parts.reserved,
+            check: 0,
         };
+        let descriptor = Descriptor { check: descriptor.sum(), ..descriptor };
         let slab = Self(memory.cast());
         // SAFETY: the caller's promise; words are aligned enough for a descriptor on every target
         // whose `u64` is (the heap aligns to two words).
@@ -256,10 +301,37 @@ impl Slab {
     }
 
     #[inline]
-    fn with<R>(self, access: impl FnOnce(&mut Descriptor) -> R) -> R {
-        // SAFETY: the type's invariant: valid, and exclusive because the lock is held and no
-        // closure in this file touches another slab or calls back into this one.
-        access(unsafe { &mut *self.0 })
+    fn with<R>(self, access: impl FnOnce(&Descriptor) -> R) -> R {
+        // SAFETY: the type's invariant: valid, and nobody writes because the lock is held and no
+        // closure in this file calls back into this slab.
+        access(unsafe { &*self.0 })
+    }
+
+    #[inline]
+    fn edit(self, change: impl FnOnce(&mut Descriptor)) {
+        // SAFETY: as in `with`.
+        let descriptor = unsafe { &mut *self.0 };
+        change(descriptor);
+        descriptor.check = descriptor.sum();
+    }
+
+    /// Whether the descriptor is what was written last.
+    #[inline]
+    pub(crate) fn is_intact(self) -> bool {
+        self.with(|slab| slab.sum() == slab.check)
+    }
+
+    /// The slab, if it is intact.
+    #[inline]
+    pub(crate) fn verified(self) -> Result<Self, Corruption> {
+        let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Slab };
+        if self.is_intact() { Ok(self) } else { Err(damaged) }
+    }
+
+    /// Checks what is written to when it leaves its list.
+    pub(crate) fn check_neighbours(self) -> Result<(), Corruption> {
+        let neighbours = [self.next(), self.prev()].into_iter().filter(|slab| !slab.is_none());
+        neighbours.map(Self::verified).try_for_each(|neighbour| neighbour.map(drop))
     }
 
     #[inline]
@@ -272,11 +344,11 @@ impl Slab {
     }
 
     pub(crate) fn set_next(self, next: Self) {
-        self.with(|slab| slab.next = next);
+        self.edit(|slab| slab.next = next);
     }
 
     pub(crate) fn set_prev(self, prev: Self) {
-        self.with(|slab| slab.prev = prev);
+        self.edit(|slab| slab.prev = prev);
     }
 
     /// The first slot.
@@ -349,7 +421,7 @@ impl Slab {
             return 0;
         }
         let taken = self.take_from_group(groups.trailing_zeros(), stride, want, out);
-        self.with(|slab| slab.free -= to_u16(taken));
+        self.edit(|slab| slab.free -= to_u16(taken));
         taken
     }
 
@@ -375,7 +447,7 @@ impl Slab {
             out(SlotRef { start, state: byte });
             taken += 1;
         }
-        self.with(|slab| slab.free_groups &= !(1 << group));
+        self.edit(|slab| slab.free_groups &= !(1 << group));
         taken
     }
 
@@ -384,7 +456,7 @@ impl Slab {
     pub(crate) fn put(self, index: u32) {
         debug_assert!(index < self.slots());
         self.state(index).store(SlotState::Free);
-        self.with(|slab| {
+        self.edit(|slab| {
             slab.free_groups |= 1 << (index / GROUP);
             slab.free += 1;
         });
@@ -394,7 +466,7 @@ impl Slab {
     pub(crate) fn free_all(self) {
         (0..self.slots()).for_each(|index| self.state(index).store(SlotState::Free));
         let slots = self.slots();
-        self.with(|slab| {
+        self.edit(|slab| {
             slab.free_groups = u64::MAX >> (64 - slots.div_ceil(GROUP));
             slab.free = slab.slots;
         });

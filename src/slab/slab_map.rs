@@ -11,12 +11,13 @@
 use core::{
     ptr::null_mut,
     sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU32,
+        AtomicPtr, AtomicU8, AtomicU16, AtomicU32,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
 
 use crate::{
+    checksum::Checksum,
     config::MAX_CLASSES,
     region::Region,
     units::{WORD, low_u32, to_u8, to_usize},
@@ -52,9 +53,27 @@ pub(crate) struct PieceEntry {
     /// The low 32 bits of the address of the slab's first slot: slabs are smaller than that.
     start: AtomicU32,
     kind: AtomicU8,
+    /// A checksum of the others.
+    check: AtomicU16,
 }
 
 impl PieceEntry {
+    /// The checksum. That of zeros is zero: they are a piece of the heap, whose entry nobody wrote.
+    fn sum(&self) -> u16 {
+        let sum = |states, start, kind| {
+            Checksum::NONE.add(states).add_pair(start, u32::from(kind)).short()
+        };
+        let (start, kind) = (self.start.load(Relaxed), self.kind.load(Relaxed));
+        sum(self.states().addr(), start, kind) ^ sum(0, 0, 0)
+    }
+
+    /// Whether it is what was written last; without the pool's lock, `false` may also mean that it is being
+    /// written.
+    #[inline]
+    pub(crate) fn is_intact(&self) -> bool {
+        self.check.load(Relaxed) == self.sum()
+    }
+
     /// What the piece is.
     #[inline(always)]
     pub(crate) fn kind(&self) -> PieceKind {
@@ -88,6 +107,11 @@ pub(crate) struct Reciprocal {
 }
 
 impl Reciprocal {
+    /// Adds it to a checksum.
+    pub(crate) fn add_to(self, sum: Checksum) -> Checksum {
+        sum.add_pair(self.inverse, u32::from(self.shift))
+    }
+
     /// Of a stride in bytes, at least 1.
     pub(crate) const fn of(stride: u32) -> Self {
         let shift = stride.trailing_zeros();
@@ -166,6 +190,12 @@ impl SlabMap {
         }
     }
 
+    /// Adds it to a checksum.
+    pub(crate) fn add_to(&self, sum: Checksum) -> Checksum {
+        let sum = sum.add_addr(self.origin).add(self.pieces);
+        sum.add_u32(self.piece_shift).add_addr(self.entries)
+    }
+
     /// The memory that the tables are in; null for a map of nothing.
     pub(crate) fn table(&self) -> *mut u8 {
         self.entries.cast_mut().cast()
@@ -199,6 +229,7 @@ impl SlabMap {
     pub(crate) fn set_kind(&self, start: usize, pieces: u32, kind: PieceKind) {
         for piece in self.run(start, pieces) {
             piece.kind.store(kind.0, Release);
+            piece.check.store(piece.sum(), Relaxed);
         }
     }
 

@@ -5,13 +5,14 @@ use core::ops::Range;
 
 use super::{
     size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabCut, SlabShape},
-    slab::{GROUP, Home, Slab, SlabParts, SlotRef},
+    slab::{GROUP, Home, Slab, SlabParts, SlotRef, SlotState},
     slab_map::{PieceEntry, PieceKind},
     store::Store,
     table::Table,
     walk::{Walk, Walked},
 };
 use crate::{
+    checksum::Checked,
     config::{ClassId, MAX_CLASSES, SizeClass},
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     heap::{Owner, Span},
@@ -48,7 +49,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Slabs {
     pub(crate) store: Store,
-    classes: Table<Class>,
+    classes: Table<Checked<Class>>,
     sizes: SizeTable,
     /// Usable bytes of all slots that are not in their slab.
     out_bytes: usize,
@@ -59,17 +60,49 @@ impl Slabs {
         Self { store, classes: Table::empty(), sizes: SizeTable::empty(), out_bytes: 0 }
     }
 
-    pub(crate) fn classes(&self) -> &[Class] {
-        &self.classes
+    /// How many classes there are.
+    pub(crate) fn count(&self) -> usize {
+        self.classes.len()
     }
 
+    /// A class, if there is such a one and its entry is intact.
     #[inline]
     pub(crate) fn class(&self, class: ClassId) -> Option<&Class> {
-        self.classes.get(class.index())
+        self.verified(class).ok()
     }
 
-    pub(crate) fn class_mut(&mut self, class: ClassId) -> Option<&mut Class> {
-        self.classes.get_mut(class.index())
+    /// As [`class`](Self::class), and where the damage is.
+    #[inline]
+    pub(crate) fn verified(&self, class: ClassId) -> Result<&Class, Corruption> {
+        self.classes.verified(class.index())
+    }
+
+    /// Checks the entries of all classes.
+    pub(crate) fn check_entries(&self) -> Result<(), Corruption> {
+        self.classes.check()
+    }
+
+    /// Changes what is counted of a class, if its entry is intact.
+    pub(crate) fn edit<R>(
+        &mut self,
+        class: ClassId,
+        change: impl FnOnce(&mut Class) -> R,
+    ) -> Option<R> {
+        self.classes.get_mut(class.index())?.edit(change)
+    }
+
+    /// Works with a class, if its entry is intact: on a copy, which is written back.
+    fn with_class<R>(
+        &mut self,
+        id: ClassId,
+        work: impl FnOnce(&mut Self, &mut Class) -> Result<R, Corruption>,
+    ) -> Result<R, Corruption> {
+        let mut class = *self.verified(id)?;
+        let result = work(self, &mut class);
+        if let Some(entry) = self.classes.get_mut(id.index()) {
+            *entry = Checked::new(class);
+        }
+        result
     }
 
     /// The smallest class that serves requests by size and whose slots can hold `size` bytes. O(1).
@@ -91,7 +124,7 @@ impl Slabs {
     pub(crate) fn unused_reserves(&self) -> usize {
         let unused = |class: &Class| class.reserve.saturating_sub(class.out);
         let bytes = |class: &Class| to_usize(unused(class)) * to_usize(class.shape.stride);
-        self.classes.iter().map(bytes).sum()
+        self.classes.iter().filter_map(Checked::get).map(bytes).sum()
     }
 
     /// Adds a class and carves the slabs of its reserve. O(reserve).
@@ -115,7 +148,7 @@ impl Slabs {
         let guard = self.store.guards().map_or(0, |guards| guards.slab_guard(share, piece));
         let shape = SlabShape::new(declared, overhead, granule, SlabCut { piece, share, guard })?;
         let class = ClassId(to_u8(self.classes.len()));
-        self.classes.push(&mut self.store, Class::new(declared, shape, class.0))?;
+        self.classes.push(&mut self.store, Checked::new(Class::new(declared, shape, class.0)))?;
         if let Err(error) = self.carve_reserve(class) {
             self.forget_last();
             return Err(error);
@@ -128,32 +161,37 @@ impl Slabs {
 
     /// Takes back the class that was added last, before anybody used it.
     pub(crate) fn forget_last(&mut self) {
-        if let Some(last) = self.classes.len().checked_sub(1) {
-            // All of its slabs are of the reserve, and none of their slots was ever taken.
-            while let Some(slab) = self.classes[last].partial.first() {
-                if self.release(ClassId(to_u8(last)), slab).is_err() {
-                    break;
-                }
+        let Some(last) = self.classes.len().checked_sub(1) else { return };
+        // All of its slabs are of the reserve, and none of their slots was ever taken.
+        let _ = self.with_class(ClassId(to_u8(last)), |slabs, class| {
+            while let Some(slab) = class.partial.first() {
+                slabs.release(class, slab)?;
             }
-            self.classes.pop();
-            self.sizes = SizeTable::empty();
-            for number in 0..last {
-                if !self.classes[number].dedicated {
-                    self.sizes.add(&mut self.classes[..=number], number);
-                }
+            Ok(())
+        });
+        self.classes.pop();
+        self.sizes = SizeTable::empty();
+        for number in 0..last {
+            if self.classes[number].get().is_some_and(|class| !class.dedicated) {
+                self.sizes.add(&mut self.classes[..=number], number);
             }
         }
     }
 
-    fn carve_reserve(&mut self, class: ClassId) -> Result<(), ConfigError> {
-        let reserve = self.classes[class.index()].reserve;
-        while self.classes[class.index()].slots() < reserve {
-            if !matches!(self.grow(class, true), Ok(true)) {
-                let available = to_usize(self.classes[class.index()].slots());
-                return Err(ConfigError::ReserveTooLarge { reserve: to_usize(reserve), available });
+    fn carve_reserve(&mut self, id: ClassId) -> Result<(), ConfigError> {
+        let carved = self.with_class(id, |slabs, class| {
+            while class.slots() < class.reserve && slabs.grow(id, class, true)? {}
+            Ok(*class)
+        });
+        match carved {
+            Ok(class) if class.slots() >= class.reserve => Ok(()),
+            _ => {
+                let (reserve, available) =
+                    self.class(id).map_or((0, 0), |class| (class.reserve, class.slots()));
+                let (reserve, available) = (to_usize(reserve), to_usize(available));
+                Err(ConfigError::ReserveTooLarge { reserve, available })
             }
         }
-        Ok(())
     }
 
     /// Takes up to `want` slots out of the class's slabs, marks them cached and passes them to `out`,
@@ -162,50 +200,81 @@ impl Slabs {
     /// there is one. O(1), plus carving a slab.
     pub(crate) fn take(
         &mut self,
-        class: ClassId,
+        id: ClassId,
         want: usize,
         mut out: impl FnMut(SlotRef),
     ) -> Result<usize, Corruption> {
-        let Class { shape, limit, out: already, .. } = self.classes[class.index()];
-        let want = want.min(to_usize(limit.saturating_sub(already)));
+        self.with_class(id, |slabs, class| {
+            let mut taken = 0;
+            let result = slabs.take_of(id, class, want, |slot| {
+                taken += 1;
+                out(slot);
+            });
+            class.out += to_u32(taken);
+            class.peak = class.peak.max(class.out);
+            slabs.out_bytes += taken * class.shape.size;
+            if taken > 0 { Ok(taken) } else { result.map(|()| 0) }
+        })
+    }
+
+    fn take_of(
+        &mut self,
+        id: ClassId,
+        class: &mut Class,
+        want: usize,
+        mut out: impl FnMut(SlotRef),
+    ) -> Result<(), Corruption> {
+        let shape = class.shape;
+        let want = want.min(to_usize(class.limit.saturating_sub(class.out)));
         let (mut taken, mut groups) = (0, GROUPS_PER_TAKE);
         let group = to_usize(shape.slots.min(GROUP));
         while taken < want && groups > 0 && !is_enough(taken, want, group) {
-            let entry = &self.classes[class.index()];
-            let Some(slab) = entry.partial.first().or_else(|| entry.idle.first()) else {
-                match self.grow(class, false) {
-                    Ok(true) => continue,
-                    Err(broken) if taken == 0 => return Err(broken),
-                    Ok(false) | Err(_) => break,
+            let Some(slab) = class.partial.first().or_else(|| class.idle.first()) else {
+                if self.grow(id, class, false)? {
+                    continue;
                 }
+                break;
             };
             let take = || slab.take(shape.stride, want - taken, &mut out);
-            taken += self.relist(class, slab, take);
+            taken += relist(class, slab.verified()?, take)?;
             groups -= 1;
         }
-        let entry = &mut self.classes[class.index()];
-        entry.out += to_u32(taken);
-        entry.peak = entry.peak.max(entry.out);
-        self.out_bytes += taken * shape.size;
-        Ok(taken)
+        Ok(())
     }
 
-    /// Takes a slot back that was taken out of a slab of this class; a slab that this leaves empty
-    /// goes back to the heap if the class has another one. O(1).
-    pub(crate) fn put(&mut self, class: ClassId, addr: usize) -> Result<(), Corruption> {
+    /// Takes slots back that were taken out of slabs of this class; a slab that this leaves empty goes
+    /// back to the heap if the class has another one. Every one of them, whatever becomes of another.
+    /// O(1) for each.
+    pub(crate) fn put(
+        &mut self,
+        id: ClassId,
+        slots: impl Iterator<Item = usize>,
+    ) -> Result<(), Corruption> {
+        self.with_class(id, |slabs, class| {
+            let puts = slots.map(|addr| slabs.put_one(id, class, addr));
+            puts.fold(Ok(()), Result::and)
+        })
+    }
+
+    fn put_one(&mut self, id: ClassId, class: &mut Class, addr: usize) -> Result<(), Corruption> {
         let lost = Corruption { addr, kind: CorruptionKind::Magazine };
-        let shape = self.classes[class.index()].shape;
-        let piece = self.piece_of(addr).ok_or(lost)?;
-        let index = shape.reciprocal.divide(piece.offset_of(addr));
-        if piece.kind() != PieceKind::class(class.0) || index >= shape.slots {
+        let piece = self.piece_of(addr).filter(|piece| piece.is_intact()).ok_or(lost)?;
+        let index = class.shape.reciprocal.divide(piece.offset_of(addr));
+        if piece.kind() != PieceKind::class(id.0) || index >= class.shape.slots {
             return Err(lost);
         }
-        let slab = Slab::of_states(piece.states());
-        self.relist(class, slab, || slab.put(index));
-        self.out_bytes -= shape.size;
-        let entry = &mut self.classes[class.index()];
-        entry.out -= 1;
-        if slab.home() == Home::Idle && entry.idle.len() > SPARE_SLABS {
+        let slab = Slab::of_states(piece.states()).verified()?;
+        if slab.state(index).load() == SlotState::Free as u8 {
+            return Err(lost);
+        }
+        if slab.is_full() || slab.free() + 1 == slab.slots() {
+            relist(class, slab, || slab.put(index))?;
+        } else {
+            slab.put(index);
+        }
+        self.out_bytes -= class.shape.size;
+        class.out -= 1;
+        if slab.home() == Home::Idle && class.idle.len() > SPARE_SLABS {
             // If the heap is too damaged to take the slab, it stays the class's.
             let _ = self.release(class, slab);
         }
@@ -222,8 +291,11 @@ impl Slabs {
     pub(crate) fn slot_at(&self, addr: usize) -> Result<Option<Slot>, FreeError> {
         let map = self.store.region_of(addr).ok_or(FreeError::Foreign { addr })?.map();
         let Some(piece) = map.piece_of(addr) else { return Ok(None) };
+        if !piece.is_intact() {
+            return Err(FreeError::Corrupted { addr });
+        }
         let Some(class) = piece.kind().as_class().map(ClassId) else { return Ok(None) };
-        let shape = self.class(class).ok_or(FreeError::Corrupted { addr })?.shape;
+        let shape = &self.class(class).ok_or(FreeError::Corrupted { addr })?.shape;
         let index = shape.reciprocal.divide(piece.offset_of(addr));
         if index >= shape.slots {
             return Err(FreeError::NotABlock { addr });
@@ -234,8 +306,9 @@ impl Slabs {
     }
 
     /// Carves one more slab, for the reserve or not. `false`: no room.
-    fn grow(&mut self, class: ClassId, reserved: bool) -> Result<bool, Corruption> {
-        let shape = self.classes[class.index()].shape;
+    fn grow(&mut self, id: ClassId, class: &mut Class, reserved: bool) -> Result<bool, Corruption> {
+        let shape = class.shape;
+        class.check_heads()?;
         let piece = self.store.piece_bytes();
         // The span first: where memory has run out, that is what fails, and a search saved.
         let span = self.store.take_span(shape.slab_bytes(piece), piece.max(shape.align))?;
@@ -250,51 +323,49 @@ impl Slabs {
         let lost = Corruption { addr: span.start.addr(), kind: CorruptionKind::Slab };
         let map = *self.store.region_of(span.start.addr()).ok_or(lost)?.map();
         let SlabShape { pieces, slots, .. } = shape;
-        let parts = SlabParts { first: span.start, pieces, slots, class: class.0, reserved };
+        let parts = SlabParts { first: span.start, pieces, slots, class: id.0, reserved };
         #[allow(unsafe_code)] // the memory was just allocated for this
         // SAFETY: the heap gave `descriptor_bytes(slots)` bytes, aligned as asked for.
         let slab = unsafe { Slab::new(memory, parts) };
-        map.set_slab(span.start.addr(), pieces, PieceKind::class(class.0), slab.states());
-        if let Some(guard) = self.guard_of(class, span.start.addr()) {
+        map.set_slab(span.start.addr(), pieces, PieceKind::class(id.0), slab.states());
+        if let Some(guard) = self.guard_of(&shape, span.start.addr()) {
             self.store.set_guard(guard);
         }
-        let entry = &mut self.classes[class.index()];
-        entry.slabs += 1;
-        if let Some(list) = entry.list(slab.home()) {
+        class.slabs += 1;
+        if let Some(list) = class.list(slab.home()) {
             list.push(slab);
         }
         Ok(true)
     }
 
     /// Where the guard of a slab is that starts at an address. Guards are in the first region only.
-    fn guard_of(&self, class: ClassId, start: usize) -> Option<usize> {
-        let shape = self.classes[class.index()].shape;
+    fn guard_of(&self, shape: &SlabShape, start: usize) -> Option<usize> {
         let has = shape.guard > 0 && self.store.guards().is_some_and(|guards| guards.covers(start));
         has.then(|| start + shape.slab_bytes(self.store.piece_bytes()) - shape.guard)
     }
 
     /// Gives an empty slab back to the heap; not if its guard cannot be taken down.
-    fn release(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
-        debug_assert!(slab.is_empty());
+    fn release(&mut self, class: &mut Class, slab: Slab) -> Result<(), Corruption> {
         let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
-        let (start, pieces) = (slab.first(), slab.pieces());
+        slab.verified()?.check_neighbours()?;
+        debug_assert!(slab.is_empty());
+        let (start, pieces, kind) = (slab.first(), slab.pieces(), PieceKind::class(slab.class()));
         let map = *self.store.region_of(start.addr()).ok_or(lost)?.map();
         let len = to_usize(pieces) * self.store.piece_bytes();
-        let guard = self.guard_of(class, start.addr());
+        let guard = self.guard_of(&class.shape, start.addr());
         if guard.is_some_and(|guard| !self.store.unset_guard(guard)) {
             return Err(lost);
         }
         map.set_kind(start.addr(), pieces, PieceKind::HEAP);
         if let Err(broken) = self.store.put_span(Span { start, len }) {
-            map.set_kind(start.addr(), pieces, PieceKind::class(class.0));
+            map.set_slab(start.addr(), pieces, kind, slab.states());
             if let Some(guard) = guard {
                 self.store.set_guard(guard);
             }
             return Err(broken);
         }
-        let entry = &mut self.classes[class.index()];
-        entry.slabs -= 1;
-        if let Some(list) = entry.list(slab.home()) {
+        class.slabs -= 1;
+        if let Some(list) = class.list(slab.home()) {
             list.remove(slab);
         }
         self.store.free_own(slab.memory());
@@ -302,12 +373,13 @@ impl Slabs {
     }
 
     /// Gives the class's idle slabs back to the heap. O(idle slabs).
-    pub(crate) fn release_idle(&mut self, class: ClassId) {
-        while let Some(slab) = self.classes[class.index()].idle.first() {
-            if self.release(class, slab).is_err() {
-                break;
+    pub(crate) fn release_idle(&mut self, id: ClassId) -> Result<(), Corruption> {
+        self.with_class(id, |slabs, class| {
+            while let Some(slab) = class.idle.first() {
+                slabs.release(class, slab)?;
             }
-        }
+            Ok(())
+        })
     }
 
     /// Visits all memory that nobody uses and nothing of ours lies in: the insides of free heap
@@ -324,7 +396,7 @@ impl Slabs {
                 }
             }
         }
-        for class in self.classes.iter() {
+        for class in self.classes.iter().filter_map(Checked::get) {
             let bytes = class.shape.slab_bytes(self.store.piece_bytes()) - class.shape.guard;
             let listed = class.partial.iter().chain(class.idle.iter());
             for slab in listed.filter(|slab| slab.is_empty()) {
@@ -339,54 +411,55 @@ impl Slabs {
     /// Takes every slot back, whoever has it, and gives all slabs back to the heap but those that
     /// the reserves need: carved anew, they might not find room. O(regions + slabs + slots).
     pub(crate) fn reset(&mut self) -> Result<(), Corruption> {
-        let mut entry = self.store.first_region().map(core::ptr::from_ref);
-        while let Some(region) = entry {
-            #[allow(unsafe_code)] // a list in the pool's memory
-            // SAFETY: entries are never moved or freed while the pool lives.
-            let region = unsafe { &*region };
-            for (addr, piece) in region.map().all() {
+        for number in 0.. {
+            let Some(&entry) = self.store.entry(number) else { break };
+            for (addr, piece) in entry.map().all() {
+                if !piece.is_intact() {
+                    return Err(Corruption { addr, kind: CorruptionKind::Slab });
+                }
                 let Some(class) = piece.kind().as_class() else { continue };
                 if piece.offset_of(addr) == 0 {
-                    self.reset_slab(ClassId(class), Slab::of_states(piece.states()))?;
+                    let slab = Slab::of_states(piece.states()).verified()?;
+                    self.with_class(ClassId(class), |slabs, class| slabs.reset_slab(class, slab))?;
                 }
             }
-            entry = region.next().map(core::ptr::from_ref);
         }
         for index in 0..self.classes.len() {
-            let class = &mut self.classes[index];
-            (class.peak, class.damaged) = (0, 0);
-            (class.failures, class.limit_hits) = (0, 0);
-            self.release_idle(ClassId(to_u8(index)));
+            let id = ClassId(to_u8(index));
+            self.edit(id, |class| {
+                (class.peak, class.damaged) = (0, 0);
+                (class.failures, class.limit_hits) = (0, 0);
+            });
+            self.release_idle(id)?;
         }
         Ok(())
     }
 
-    fn reset_slab(&mut self, class: ClassId, slab: Slab) -> Result<(), Corruption> {
-        let lost = Corruption { addr: slab.memory().addr(), kind: CorruptionKind::Slab };
-        let entry = self.classes.get_mut(class.index()).ok_or(lost)?;
+    fn reset_slab(&mut self, class: &mut Class, slab: Slab) -> Result<(), Corruption> {
         let taken = slab.slots() - slab.free();
-        entry.out -= taken;
-        self.out_bytes -= to_usize(taken) * entry.shape.size;
-        let len = entry.shape.slab_bytes(self.store.piece_bytes()) - entry.shape.guard;
+        relist(class, slab, || slab.free_all())?;
+        class.out -= taken;
+        self.out_bytes -= to_usize(taken) * class.shape.size;
+        let len = class.shape.slab_bytes(self.store.piece_bytes()) - class.shape.guard;
         self.store.fill_span(Span { start: slab.first(), len });
-        self.relist(class, slab, || slab.free_all());
         Ok(())
     }
+}
 
-    /// Lets `change` change a slab, and keeps it in the list that it belongs in.
-    fn relist<R>(&mut self, class: ClassId, slab: Slab, change: impl FnOnce() -> R) -> R {
-        let before = slab.home();
-        let result = change();
-        let after = slab.home();
-        if before != after {
-            let entry = &mut self.classes[class.index()];
-            if let Some(list) = entry.list(before) {
-                list.remove(slab);
-            }
-            if let Some(list) = entry.list(after) {
-                list.push(slab);
-            }
+/// Lets `change` change a slab that is intact, and keeps it in the list of its class that it belongs in.
+/// Nothing changes if one of those that it stands beside is damaged.
+fn relist<R>(class: &mut Class, slab: Slab, change: impl FnOnce() -> R) -> Result<R, Corruption> {
+    class.check_links(slab)?;
+    let before = slab.home();
+    let result = change();
+    let after = slab.home();
+    if before != after {
+        if let Some(list) = class.list(before) {
+            list.remove(slab);
         }
-        result
+        if let Some(list) = class.list(after) {
+            list.push(slab);
+        }
     }
+    Ok(result)
 }

@@ -1,14 +1,15 @@
-#![allow(unsafe_code)] // keeps the list of regions in the regions themselves
+#![allow(unsafe_code)] // keeps what caches are told in the first region
 //! The store: every byte the pool manages, as one heap over a list of regions with their slab
 //! maps.
 
 use core::{
-    ptr::null_mut,
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
+    ptr::null,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{guarded::Sides, slab_map::SlabMap, walk::Walk};
+use super::{guarded::Sides, slab_map::SlabMap, table::Table, walk::Walk};
 use crate::{
+    checksum::{Checked, Checksum, Summed},
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     flags::PoolFlags,
     guard::{GuardPages, Guards},
@@ -27,19 +28,13 @@ const PIECE_LOG2: core::ops::RangeInclusive<usize> = 9..=ceil_log2(4096 * MIN_GR
 /// How many pieces a region is counted off in, unless that makes them too small or large.
 const PIECES: usize = 1024;
 
-/// One region of a pool, in a list that only grows.
-///
-/// Everything but `next` and `signals` is fixed before a reader without the lock can reach it: `map` is made
-/// before the pool has a class, and only caches that know a class read it.
-#[derive(Debug)]
+/// One region of a pool.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RegionEntry {
     region: Region,
     /// Address of the first block's tag.
     first_tag: usize,
     map: SlabMap,
-    /// Kept by the first region for all.
-    signals: Signals,
-    next: AtomicPtr<RegionEntry>,
 }
 
 impl RegionEntry {
@@ -55,23 +50,12 @@ impl RegionEntry {
     pub(crate) fn map(&self) -> &SlabMap {
         &self.map
     }
+}
 
-    /// The region added after this one.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<&Self> {
-        // SAFETY: entries are never moved or freed while the pool lives, and are complete before
-        // they are linked (release below).
-        unsafe { self.next.load(Ordering::Acquire).as_ref() }
-    }
-
-    /// What caches are told without the lock.
-    pub(crate) fn signals(&self) -> &Signals {
-        &self.signals
-    }
-
-    /// This region and those added after it.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Self> {
-        core::iter::successors(Some(self), |entry| entry.next())
+impl Summed for RegionEntry {
+    fn add_to(&self, sum: Checksum) -> Checksum {
+        let Self { region, first_tag, map } = self;
+        map.add_to(sum.add(region.start()).add(region.len()).add(*first_tag))
     }
 }
 
@@ -114,7 +98,12 @@ impl Waits for WaitingBlock {
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(super) heap: Heap,
-    first: *mut RegionEntry,
+    /// The first region: here, where nothing that runs over a block's end can reach it.
+    first: Option<RegionEntry>,
+    /// Those that were added later.
+    added: Table<Checked<RegionEntry>>,
+    /// In the pool's memory, where it stays while the pool lives; null without memory.
+    signals: *const Signals,
     /// `log2` of the piece size, once there are maps.
     piece_log2: Option<u32>,
     /// While the pool is set up: what the heap has not lent yet is as the system gave it: zero, but for
@@ -138,7 +127,9 @@ impl Store {
     pub(crate) const fn empty() -> Self {
         Self {
             heap: Heap::empty(),
-            first: null_mut(),
+            first: None,
+            added: Table::empty(),
+            signals: null(),
             piece_log2: None,
             zeroed: false,
             harden: Harden::NONE,
@@ -162,13 +153,29 @@ impl Store {
         let zeroed = zeroed && !harden.poisons();
         let random = Random::new(harden.seed(region.start()));
         let mut store = Self { heap, zeroed, harden, random, ..Self::empty() };
-        store.first = store.new_entry(region, first_tag)?;
-        store.waiting =
-            store.new_quarantine().ok_or(ConfigError::RegionTooSmall { bytes: region.len() })?;
+        store.first = Some(RegionEntry { region, first_tag, map: SlabMap::empty() });
+        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
+        store.signals = store.new_signals().ok_or(too_small)?;
+        store.waiting = store.new_quarantine().ok_or(too_small)?;
         if store.heap.largest_free() == 0 {
-            return Err(ConfigError::RegionTooSmall { bytes: region.len() });
+            return Err(too_small);
         }
         Ok(store)
+    }
+
+    fn new_signals(&mut self) -> Option<*const Signals> {
+        let memory = self.heap.alloc(size_of::<Signals>(), 1, Owner::Pool).ok()??;
+        let signals = memory.cast::<Signals>();
+        // SAFETY: the heap gave that many bytes, aligned to two words, and nobody else has them.
+        unsafe { signals.write(Signals::new()) };
+        Some(signals)
+    }
+
+    /// What caches are told without the lock, once there is memory.
+    #[inline]
+    pub(crate) fn signals(&self) -> Option<&Signals> {
+        // SAFETY: null, or where signals are while the pool lives.
+        unsafe { self.signals.as_ref() }
     }
 
     fn new_quarantine(&mut self) -> Option<Quarantine<WaitingBlock>> {
@@ -243,44 +250,29 @@ impl Store {
 
     /// Adds a region. O(regions), plus its slab map.
     pub(crate) fn add_region(&mut self, region: Region) -> Result<(), ConfigError> {
-        let Some(mut last) = self.entries().last().map(core::ptr::from_ref) else {
+        if self.first.is_none() {
             return Err(ConfigError::NotInitialised);
-        };
+        }
         let first_tag = self.heap.first_tag(region.start());
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let first_tag = first_tag.ok_or(too_small)?;
-        let room_for_entry = size_of::<RegionEntry>() + 4 * self.heap.min_block();
+        let entries = (self.added.len() + 1) * size_of::<Checked<RegionEntry>>();
         let map_bytes = self
             .piece_log2
             .map_or(0, |log2| SlabMap::table_bytes(SlabMap::pieces_of(&region, log2)));
-        if region.len() < room_for_entry + map_bytes {
+        if region.len() < entries + 4 * self.heap.min_block() + map_bytes {
             return Err(too_small);
         }
         self.heap.add_region(region, region.start())?;
-        let entry = self.new_entry(region, first_tag)?;
-        if let Some(piece_log2) = self.piece_log2 {
-            // SAFETY: the entry was just made, and is not linked yet.
-            unsafe { (*entry).map = self.new_map(&region, piece_log2)? };
-        }
-        last = last.cast_mut();
-        // SAFETY: `last` is an entry of this list (see `RegionEntry::next`).
-        unsafe { &*last }.next.store(entry, Ordering::Release);
-        Ok(())
-    }
-
-    fn new_entry(
-        &mut self,
-        region: Region,
-        first_tag: usize,
-    ) -> Result<*mut RegionEntry, ConfigError> {
-        let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
-        let memory = self.heap.alloc(size_of::<RegionEntry>(), 1, Owner::Pool);
-        let entry = memory.ok().flatten().ok_or(too_small)?.cast::<RegionEntry>();
-        let (map, signals) = (SlabMap::empty(), Signals::new());
-        let next = AtomicPtr::new(null_mut());
-        // SAFETY: the heap gave enough bytes, aligned to two words, which is all an entry needs.
-        unsafe { entry.write(RegionEntry { region, first_tag, map, signals, next }) };
-        Ok(entry)
+        let map = match self.piece_log2 {
+            Some(piece_log2) => self.new_map(&region, piece_log2)?,
+            None => SlabMap::empty(),
+        };
+        let entry = Checked::new(RegionEntry { region, first_tag, map });
+        let mut added = core::mem::replace(&mut self.added, Table::empty());
+        let pushed = added.push_one(self, entry);
+        self.added = added;
+        pushed.map_err(|_| too_small)
     }
 
     /// Makes slab maps for all regions, if there are none yet. Nothing changes on failure.
@@ -308,16 +300,15 @@ impl Store {
         &mut self,
         mut replace: impl FnMut(&mut Self, &Region, SlabMap) -> Result<SlabMap, ConfigError>,
     ) -> Result<(), ConfigError> {
-        let mut entry = self.first;
-        while !entry.is_null() {
-            // SAFETY: an entry of this list; without maps there are no classes, so nobody without
-            // the lock reads the map.
-            let (region, map) = unsafe { ((*entry).region, (*entry).map) };
+        for number in 0.. {
+            let Some(&RegionEntry { region, map, .. }) = self.entry(number) else { break };
             let map = replace(self, &region, map)?;
-            // SAFETY: as above.
-            unsafe { (*entry).map = map };
-            // SAFETY: as above.
-            entry = unsafe { (*entry).next.load(Ordering::Relaxed) };
+            let added = number.checked_sub(1);
+            match (added.and_then(|index| self.added.get_mut(index)), &mut self.first) {
+                (Some(entry), _) => _ = entry.edit(|entry| entry.map = map),
+                (None, Some(first)) => first.map = map,
+                (None, None) => {}
+            }
         }
         Ok(())
     }
@@ -362,24 +353,33 @@ impl Store {
     /// The region that came first.
     #[inline]
     pub(crate) fn first_region(&self) -> Option<&RegionEntry> {
-        // SAFETY: null, or an entry, which is never moved or freed while the pool lives.
-        unsafe { self.first.as_ref() }
+        self.first.as_ref()
     }
 
-    /// All regions.
+    /// All regions, but those whose entries are damaged.
     #[inline]
     pub(crate) fn entries(&self) -> impl Iterator<Item = &RegionEntry> {
-        self.first_region().into_iter().flat_map(RegionEntry::iter)
+        self.first.iter().chain(self.added.iter().filter_map(Checked::get))
+    }
+
+    /// One of them. O(regions).
+    pub(super) fn entry(&self, number: usize) -> Option<&RegionEntry> {
+        self.entries().nth(number)
+    }
+
+    /// Checks the entries of all regions.
+    pub(crate) fn check_entries(&self) -> Result<(), Corruption> {
+        self.added.check()
     }
 
     /// The region an address lies in. O(regions).
     #[inline]
     pub(crate) fn region_of(&self, addr: usize) -> Option<&RegionEntry> {
-        let first = self.first_region()?;
+        let first = self.first.as_ref()?;
         if first.region.contains(addr) {
             return Some(first);
         }
-        first.iter().skip(1).find(|entry| entry.region.contains(addr))
+        self.entries().skip(1).find(|entry| entry.region.contains(addr))
     }
 
     /// The region that a caller's pointer lies in. O(regions).
@@ -670,18 +670,15 @@ impl Store {
 
     /// Frees every caller's block. O(blocks).
     pub(crate) fn free_all(&mut self) -> Result<(), Corruption> {
-        let mut entry = self.first_region().map(core::ptr::from_ref);
-        while let Some(region) = entry {
-            // SAFETY: entries are never moved or freed while the pool lives.
-            let region = unsafe { &*region };
-            let mut walk = Walk::new(self, region).position();
-            while let Some((live, behind)) = Walk::at(self, region, walk).next_live()? {
-                let freed = self.free_now(live.payload(), &region.region);
+        for number in 0.. {
+            let Some(&entry) = self.entry(number) else { break };
+            let mut walk = Walk::new(self, &entry).position();
+            while let Some((live, behind)) = Walk::at(self, &entry, walk).next_live()? {
+                let freed = self.free_now(live.payload(), &entry.region);
                 let broken = Corruption { addr: live.addr(), kind: CorruptionKind::BlockTag };
                 freed.map_err(|_| broken)?;
                 walk = Some(behind);
             }
-            entry = region.next().map(core::ptr::from_ref);
         }
         Ok(())
     }
@@ -692,20 +689,20 @@ impl Store {
         len: usize,
         align: usize,
     ) -> Result<Option<Span>, Corruption> {
-        let first = self.first;
-        // SAFETY: null, or an entry (see `first_region`); not through `self`, which the heap
-        // borrows.
-        let regions = unsafe { first.as_ref() };
-        let is_slab = |addr: usize| {
-            let mut entries = regions.into_iter().flat_map(RegionEntry::iter);
-            entries
-                .find(|entry| entry.region.contains(addr))
-                .is_some_and(|entry| entry.map.is_slab(addr))
-        };
-        match self.heap.take_span(len, align, is_slab)? {
-            None if self.make_free(len) => self.heap.take_span(len, align, is_slab),
-            taken => Ok(taken),
+        let taken = self.try_take_span(len, align)?;
+        if taken.is_none() && self.make_free(len) {
+            return self.try_take_span(len, align);
         }
+        Ok(taken)
+    }
+
+    fn try_take_span(&mut self, len: usize, align: usize) -> Result<Option<Span>, Corruption> {
+        let Self { heap, first, added, .. } = self;
+        heap.take_span(len, align, |addr| {
+            let mut entries = first.iter().chain(added.iter().filter_map(Checked::get));
+            let entry = entries.find(|entry| entry.region.contains(addr));
+            entry.is_some_and(|entry| entry.map.is_slab(addr))
+        })
     }
 
     /// Fills a span that was taken for a slab as its free slots are to be.
@@ -735,8 +732,8 @@ impl Store {
         let (region, map) = (entry.region, entry.map);
         let below = map.is_slab(start - 1);
         let above = map.is_slab(start + span.len);
-        if let Some(first) = self.first_region() {
-            Signals::count(&first.signals.releases);
+        if let Some(signals) = self.signals() {
+            Signals::count(&signals.releases);
         }
         self.heap.put_span(span, below, above, &region)
     }

@@ -4,7 +4,12 @@
 use core::ptr::NonNull;
 
 use super::store::Store;
-use crate::{error::ConfigError, heap::Owner, units::WORD};
+use crate::{
+    checksum::{Checked, Summed},
+    error::{ConfigError, Corruption, CorruptionKind},
+    heap::Owner,
+    units::WORD,
+};
 
 /// Values of one kind, in the pool's memory.
 ///
@@ -31,6 +36,14 @@ impl<T: Copy> Table<T> {
     pub(crate) fn push(&mut self, store: &mut Store, value: T) -> Result<(), ConfigError> {
         if self.len == self.capacity {
             self.grow_to(store, self.capacity + self.capacity / 2 + 4)?;
+        }
+        self.push_one(store, value)
+    }
+
+    /// As [`push`](Self::push), growing by no more than it has to.
+    pub(crate) fn push_one(&mut self, store: &mut Store, value: T) -> Result<(), ConfigError> {
+        if self.len == self.capacity {
+            self.grow_to(store, self.len + 1)?;
         }
         // SAFETY: `len < capacity`, so the element is in the table's memory.
         unsafe { self.start.add(self.len).write(value) };
@@ -62,6 +75,21 @@ impl<T: Copy> Table<T> {
         }
         (self.start, self.capacity) = (start, capacity);
         Ok(())
+    }
+}
+
+impl<T: Summed> Table<Checked<T>> {
+    /// A value, if there is such a one, and it is what was written last.
+    #[inline]
+    pub(crate) fn verified(&self, index: usize) -> Result<&T, Corruption> {
+        let entry = self.start.as_ptr().wrapping_add(index);
+        let damaged = Corruption { addr: entry.addr(), kind: CorruptionKind::Table };
+        self.get(index).and_then(Checked::get).ok_or(damaged)
+    }
+
+    /// Checks all values.
+    pub(crate) fn check(&self) -> Result<(), Corruption> {
+        (0..self.len).try_for_each(|index| self.verified(index).map(drop))
     }
 }
 

@@ -5,11 +5,11 @@ use std::{
     ptr::NonNull,
 };
 
-use libmempool::{ClassId, NoLock, Pages, Pool, PoolFlags, SizeClass};
+use libmempool::{ClassId, NoLock, Pool, PoolFlags, SizeClass};
 
 use crate::{
-    common::{Faults, FaultySource, Model, Op, Rng, Session, Setup, bytes, setup::mapped_range},
-    metadata::{Kind, Mapped, SmallPool},
+    common::{Faults, FaultySource, Model, Op, Rng, Session, Setup, bytes},
+    metadata::{Kind, Mapped, SmallPool, contains},
 };
 
 type SmallSession<'p, 'm> = Session<'p, 'm, 'static, NoLock, FaultySource>;
@@ -30,7 +30,9 @@ pub fn run(seed: u64, say: &mut dyn FnMut(&str)) {
     let pool = Pool::builder().config(setup.config());
     let pool = pool.map(FaultySource::new(Faults::every(0)), setup.bytes).expect("enough memory");
     let mapped = Mapped::new(pool, MAGAZINE, &classes);
-    let mut model = Model::new(&[mapped_range(&mapped.pool)], setup.alignment);
+    let regions = mapped.regions();
+    let ranges = regions.map(|region| region.addr().get()..region.addr().get() + region.len());
+    let mut model = Model::new(&ranges, setup.alignment);
     model.flags = flags;
     let mut session = Session::new(&mapped.pool, &setup, &mut model);
     for _ in 0..20 + rng.below(200) {
@@ -46,7 +48,7 @@ pub fn run(seed: u64, say: &mut dyn FnMut(&str)) {
     let found = mapped.pool.validate().is_err();
     say(if found { "found" } else { "missed" });
     if found {
-        say(use_damaged(&mut session, &mapped.pool, &mut rng));
+        say(use_damaged(&mut session, &mapped, &mut rng));
     } else {
         say(&compare(&mut session, &mapped.pool, &mut rng));
     }
@@ -106,16 +108,12 @@ fn compare(session: &mut SmallSession<'_, '_>, pool: &SmallPool, rng: &mut Rng) 
 }
 
 /// Goes on with a pool that is known to be damaged: any answer will do, but it must be one.
-fn use_damaged(
-    session: &mut SmallSession<'_, '_>,
-    pool: &SmallPool,
-    rng: &mut Rng,
-) -> &'static str {
+fn use_damaged(session: &mut SmallSession<'_, '_>, mapped: &Mapped, rng: &mut Rng) -> &'static str {
     let live: Vec<_> = session.model.live().map(|block| block.pointer).collect();
     let used = catch_unwind(AssertUnwindSafe(|| {
         let mut blocks = live;
         for _ in 0..AFTERWARDS {
-            if !step(session, pool, &mut blocks, rng) {
+            if !step(session, mapped, &mut blocks, rng) {
                 return false;
             }
         }
@@ -128,13 +126,14 @@ fn use_damaged(
     }
 }
 
-/// A random call; returns whether it gave out nothing but memory of the region.
+/// A random call; returns whether it gave out nothing but memory of the regions.
 fn step(
     session: &mut SmallSession<'_, '_>,
-    pool: &SmallPool,
+    mapped: &Mapped,
     blocks: &mut Vec<NonNull<u8>>,
     rng: &mut Rng,
 ) -> bool {
+    let pool = &mapped.pool;
     let class = ClassId::new(u8::try_from(rng.below(3)).expect("small"));
     let via = u16::try_from(rng.below(8)).expect("small");
     let handle = session.via(via);
@@ -157,7 +156,6 @@ fn step(
     };
     blocks.extend(block);
     block.is_none_or(|block| {
-        let region = pool.pages().expect("mapped").memory();
-        block.addr().get().wrapping_sub(region.addr().get()) < region.len()
+        mapped.regions().into_iter().any(|region| contains(region, block.addr().get()))
     })
 }

@@ -1,6 +1,6 @@
 //! Where each kind of a pool's own data lies in its region.
 
-use std::{fmt, ops::Range};
+use std::{fmt, mem::MaybeUninit, ops::Range, ptr::NonNull};
 
 use libmempool::{MapEntry, MapKind, NoLock, Pages, Pool, SizeClass};
 
@@ -9,6 +9,11 @@ use crate::common::FaultySource;
 pub type SmallPool = Pool<'static, NoLock, FaultySource>;
 
 const WORD: usize = size_of::<usize>();
+
+/// Whether an address lies in a region.
+pub fn contains(region: NonNull<[u8]>, addr: usize) -> bool {
+    addr.wrapping_sub(region.addr().get()) < region.len()
+}
 
 /// Bytes of a slab's descriptor.
 const DESCRIPTOR: usize = 48;
@@ -23,7 +28,8 @@ pub enum Kind {
     FreeLinks,
     FreeFooter,
     Bins,
-    RegionEntry,
+    Signals,
+    RegionTable,
     WaitingBlocks,
     SlabMap,
     ClassTable,
@@ -42,7 +48,8 @@ impl Kind {
         Self::FreeLinks,
         Self::FreeFooter,
         Self::Bins,
-        Self::RegionEntry,
+        Self::Signals,
+        Self::RegionTable,
         Self::WaitingBlocks,
         Self::SlabMap,
         Self::ClassTable,
@@ -61,29 +68,42 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A pool with classes, and where its tables are: they are told apart by when they appear.
+/// Bytes of the region that is added to the first: too few for a slab of any class.
+const ADDED: usize = 4 << 10;
+
+/// A pool with classes and two regions, and where its tables are: they are told apart by when they appear.
 pub struct Mapped {
     pub pool: SmallPool,
     /// Slots of a magazine.
     magazine: usize,
+    /// The added region.
+    added: NonNull<[u8]>,
     tables: Vec<(Kind, MapEntry)>,
 }
 
 impl Mapped {
     /// Adds the classes to a pool without any, whose magazines hold this many slots.
     pub fn new(pool: SmallPool, magazine: usize, classes: &[SizeClass]) -> Self {
-        let mut mapped = Self { pool, magazine, tables: Vec::new() };
+        let added: &'static mut [MaybeUninit<u8>] = Box::leak(Box::new_uninit_slice(ADDED));
+        let memory = NonNull::slice_from_raw_parts(NonNull::from(&mut *added).cast(), ADDED);
+        let mut mapped = Self { pool, magazine, added: memory, tables: Vec::new() };
         let first = mapped.internal_blocks();
         // Blocks wait in pools with quarantine only.
-        let kinds = &[Kind::RegionEntry, Kind::WaitingBlocks][..first.len()];
-        mapped.note(kinds, first);
+        let kinds = &[Kind::Signals, Kind::WaitingBlocks][..first.len()];
+        mapped.note(kinds, first.clone());
+        mapped.pool.add_region(added).expect("it is large enough");
+        let mut made = mapped.internal_blocks();
+        made.retain(|entry| !first.contains(entry));
+        mapped.note(&[Kind::RegionTable], made);
         for (index, &class) in classes.iter().enumerate() {
             let before = mapped.internal_blocks();
             mapped.pool.add_size_class(class).expect("there is room");
             if index == 0 {
                 let mut made = mapped.internal_blocks();
                 made.retain(|entry| !before.contains(entry));
-                mapped.note(&[Kind::SlabMap, Kind::ClassTable, Kind::DepotTable], made);
+                let maps = [Kind::SlabMap, Kind::SlabMap];
+                let tables = [Kind::ClassTable, Kind::DepotTable];
+                mapped.note(&[maps, tables].concat(), made);
             }
         }
         mapped
@@ -102,10 +122,14 @@ impl Mapped {
         self.pool.pages().expect("mapped").memory().addr().get()
     }
 
+    /// The memory of its regions.
+    pub fn regions(&self) -> [NonNull<[u8]>; 2] {
+        [self.pool.pages().expect("mapped").memory(), self.added]
+    }
+
     fn byte(&self, addr: usize) -> *mut u8 {
-        let memory = self.pool.pages().expect("mapped").memory();
-        assert!(addr - memory.addr().get() < memory.len());
-        memory.cast::<u8>().as_ptr().with_addr(addr)
+        let region = self.regions().into_iter().find(|&region| contains(region, addr));
+        region.expect("in a region").cast::<u8>().as_ptr().with_addr(addr)
     }
 
     /// Flips a bit.
@@ -122,8 +146,8 @@ impl Mapped {
 
     /// Everything that the pool may rely on, by kind. Only what pads a block is left out.
     pub fn ranges(&self) -> Vec<(Kind, Range<usize>)> {
-        // Merges the freed blocks that rest, which have no links, and look like free ones.
-        self.pool.stats();
+        // What rests is free, and has no links.
+        let _ = self.pool.stats();
         let entries: Vec<_> = self.pool.map().collect();
         let slab_at = |addr| {
             entries.iter().find_map(|entry| match entry.kind {

@@ -1,0 +1,113 @@
+//! The part of the whole-pool check that looks into caches, while their owners may be using them.
+//!
+//! Without the lock an owner changes lengths, the places behind them, and which magazine is loaded. While
+//! it steps from one magazine to another its class says that it is busy, and is passed over.
+
+use core::{hint::spin_loop, iter};
+
+use crate::{
+    cache::{CacheBlockRef, ClassCache, Engine, Look, Magazine},
+    config::ClassId,
+    error::{Corruption, CorruptionKind},
+    slab::SlotState,
+    units::to_u8,
+};
+
+/// How often something that does not fit is looked at again: its owner might just have changed it.
+const LOOKS: usize = 100;
+
+/// Checks all caches. O(classes and slots in them).
+pub(super) fn check_caches(engine: &Engine) -> Result<(), Corruption> {
+    let mut next = CacheBlockRef::listed(engine.caches);
+    while let Some(block) = next {
+        if !block.is_intact() || !block.waits_intact() || !block.nothing().is_intact() {
+            return Err(Corruption { addr: block.link().addr(), kind: CorruptionKind::Table });
+        }
+        for (number, cache) in block.class_caches().iter().enumerate() {
+            check_class(engine, ClassId(to_u8(number)), cache)?;
+        }
+        next = CacheBlockRef::listed(block.next());
+    }
+    Ok(())
+}
+
+/// Checks what a cache has of a class.
+fn check_class(engine: &Engine, id: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
+    let addr = core::ptr::from_ref(cache).addr();
+    let damaged = Corruption { addr, kind: CorruptionKind::Table };
+    let mut magazine = match cache.look() {
+        Look::Busy | Look::At(None) => return Ok(()),
+        Look::Damaged => return Err(damaged),
+        Look::At(Some(loaded)) => loaded,
+    };
+    let is_intact = |magazine| fits(cache, magazine, || Magazine::is_intact(magazine));
+    if !is_intact(magazine)? {
+        return Ok(());
+    }
+    while let Some(left) = magazine.below() {
+        magazine = left;
+        if !is_intact(magazine)? {
+            return Ok(());
+        }
+    }
+    let leftmost = magazine;
+    let row = || iter::successors(Some(leftmost), |magazine| magazine.right_link());
+    let mut count = 0;
+    for magazine in row() {
+        if !is_intact(magazine)? {
+            return Ok(());
+        }
+        count += 1;
+        check_slots(engine, id, cache, magazine)?;
+    }
+    let in_row = || row().map(|magazine| cache.len_of(magazine)).sum::<usize>();
+    if !fits(cache, magazine, || in_row() == cache.cached())? || count == cache.count() {
+        return Ok(());
+    }
+    Err(damaged)
+}
+
+/// Checks that a magazine of a cache's row holds cached slots of its class.
+fn check_slots(
+    engine: &Engine,
+    id: ClassId,
+    cache: &ClassCache,
+    magazine: Magazine,
+) -> Result<(), Corruption> {
+    let is_cached = |place| {
+        let Some(cached) = magazine.look(place) else { return false };
+        matches!(
+            engine.slabs.slot_at(cached.start.addr()),
+            Ok(Some(slot)) if slot.class == id
+                && slot.state == SlotState::Cached as u8
+                && slot.at.state == cached.state
+        )
+    };
+    let mut place = 0;
+    while place < cache.len_of(magazine) {
+        let go_on = fits(cache, magazine, || place >= cache.len_of(magazine) || is_cached(place));
+        if !go_on? {
+            return Ok(());
+        }
+        place += 1;
+    }
+    Ok(())
+}
+
+/// Whether something that a check looks at fits; `Ok(false)`: the owner is changing it.
+fn fits(
+    cache: &ClassCache,
+    magazine: Magazine,
+    check: impl Fn() -> bool,
+) -> Result<bool, Corruption> {
+    for _ in 0..LOOKS {
+        if check() {
+            return Ok(true);
+        }
+        if matches!(cache.look(), Look::Busy) {
+            return Ok(false);
+        }
+        spin_loop();
+    }
+    Err(Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine })
+}
