@@ -466,6 +466,17 @@ impl Engine {
         }
     }
 
+    /// Whether this is a cached slot of a class. If not, that is noted.
+    #[cold]
+    pub(crate) fn is_cached(&mut self, id: ClassId, cached: SlotRef) -> bool {
+        let addr = cached.start.addr();
+        let is = matches!(self.slabs.slot_at(addr), Ok(Some(slot)) if slot.is_cached(id, cached));
+        if !is {
+            self.note_damage(Corruption { addr, kind: CorruptionKind::Magazine });
+        }
+        is
+    }
+
     /// Takes one slot past the caches.
     pub(crate) fn take_slot(&mut self, class: ClassId) -> Result<SlotRef, AllocError> {
         let mut slot = None;

@@ -314,11 +314,38 @@ impl CacheCore {
                 class.shuffle(random);
             }
             let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
-            match hand_out(self.harden, class.pop()?, room, size) {
+            let slot = class.pop()?;
+            if !self.harden.is_off() && !self.is_cached(id, class, slot, engine) {
+                continue;
+            }
+            match hand_out(self.harden, slot, room, size) {
                 Ok(slot) => return Some(slot),
                 Err(found) => engine.with(|engine| engine.set_aside(id, found)),
             }
         }
+    }
+
+    /// Whether what a magazine held is a cached slot of a class. If not, that is noted, and it is left alone.
+    fn is_cached(
+        &self,
+        id: ClassId,
+        class: &ClassCache,
+        slot: SlotRef,
+        engine: &mut impl Backing,
+    ) -> bool {
+        let addr = slot.start.addr();
+        let known = self.map.piece_of(addr).filter(|piece| piece.is_intact());
+        let index = known.and_then(|piece| class.slot_at(piece.offset_of(addr)));
+        if let (Some(piece), Some(index)) = (known, index)
+            && piece.kind() == PieceKind::class(id.0)
+        {
+            // SAFETY: as in `find_in`.
+            let state = unsafe { StateByte::at(piece.states(), index) };
+            if state == slot.state && state.load() == SlotState::Cached as u8 {
+                return true;
+            }
+        }
+        engine.with(|engine| engine.is_cached(id, slot))
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.

@@ -9,7 +9,6 @@ use crate::{
     cache::{CacheBlockRef, ClassCache, Engine, Look, Magazine},
     config::ClassId,
     error::{Corruption, CorruptionKind},
-    slab::SlotState,
     units::to_u8,
 };
 
@@ -76,12 +75,8 @@ fn check_slots(
 ) -> Result<(), Corruption> {
     let is_cached = |place| {
         let Some(cached) = magazine.look(place) else { return false };
-        matches!(
-            engine.slabs.slot_at(cached.start.addr()),
-            Ok(Some(slot)) if slot.class == id
-                && slot.state == SlotState::Cached as u8
-                && slot.at.state == cached.state
-        )
+        let slot = engine.slabs.slot_at(cached.start.addr());
+        matches!(slot, Ok(Some(slot)) if slot.is_cached(id, cached))
     };
     let mut place = 0;
     while place < cache.len_of(magazine) {

@@ -10,17 +10,15 @@ use crate::{
     error::{Corruption, CorruptionKind, Damage},
     heap::{Block, HeapCounters, Tag},
     page_source::PageSource,
-    slab::{
-        Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotCounts, SlotState, Walk, Walked,
-    },
+    slab::{Class, Home, PieceKind, RegionEntry, Slab, SlabList, SlotCounts, Walk, Walked},
     units::{WORD, to_usize},
 };
 
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
     /// Checks everything the pool keeps: block tags, lists, bitmaps, the slab map, descriptors,
-    /// slot states, magazines in the depots, and all counters; in pools with the flags for it, also
-    /// what stands behind live objects, and that nobody wrote to free memory but what lies in other
-    /// threads' caches. Changes nothing. It may run while other threads use their caches. O(blocks +
+    /// slot states, magazines in depots and caches, the tables' checksums, and all counters; in pools
+    /// with the flags for it, also what stands behind live objects, and that nobody wrote to free memory
+    /// but what lies in caches. Changes nothing. It may run while other threads use their caches. O(blocks +
     /// slots) for every 16 classes, under the lock, plus the bytes that flags have it look at.
     ///
     /// # Errors
@@ -299,11 +297,7 @@ fn check_magazine(engine: &Engine, id: ClassId, magazine: Magazine) -> Result<()
     let broken = Corruption { addr: magazine.memory().addr(), kind: CorruptionKind::Magazine };
     for cached in magazine.slots() {
         match engine.slabs.slot_at(cached.start.addr()) {
-            Ok(Some(slot))
-                if slot.class == id
-                    && slot.state == SlotState::Cached as u8
-                    && slot.at.state == cached.state =>
-            {
+            Ok(Some(slot)) if slot.is_cached(id, cached) => {
                 let shape = &engine.slabs.verified(id)?.shape;
                 contents::check_free_slot(engine.harden(), cached, shape)?;
             }

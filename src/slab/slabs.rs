@@ -45,6 +45,13 @@ pub(crate) struct Slot {
     pub(crate) state: u8,
 }
 
+impl Slot {
+    /// Whether it is the cached slot of a class that a magazine says it is.
+    pub(crate) fn is_cached(&self, id: ClassId, cached: SlotRef) -> bool {
+        self.class == id && self.state == SlotState::Cached as u8 && self.at.state == cached.state
+    }
+}
+
 /// All classes with their slabs, over the store.
 #[derive(Debug)]
 pub(crate) struct Slabs {
