@@ -12,8 +12,8 @@ use std::{
 };
 
 use common::{
-    Classes, Handle, Model, Op, Rng, Setup, UsableSize, bytes, fill, free_all, layout,
-    ops::assert_not_live, run_ops, setup::mapped_range, stamp, stray,
+    Classes, Handle, Model, Op, Rng, Setup, UsableSize, against_model::AT_THE_END, bytes, fill,
+    free_all, layout, ops::assert_not_live, run_ops, setup::mapped_range, stamp, stray,
 };
 use libmempool::{
     ClassId, GuardMethod, GuardPages, HugePages, Mapping, MmapPages, NoLock, PageError, PageSource,
@@ -275,7 +275,7 @@ fn agree_with_the_model<P: PageSource>(pool: &mut MappedPool<P>, setup: &Setup, 
         Op::decode(std::array::from_fn(|i| u16::from_le_bytes([word[2 * i], word[2 * i + 1]])))
     });
     let ops: Vec<_> = ops.take(400).collect();
-    run_ops(pool, setup, &mut model, ops, false);
+    run_ops(pool, setup, &mut model, ops, AT_THE_END);
     assert_eq!(pool.stats().damaged_blocks, 0);
 }
 
