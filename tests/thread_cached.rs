@@ -389,8 +389,10 @@ fn a_pinned_pool_that_ends_can_be_moved() {
     let kept = pinned.alloc(bytes(5000)).unwrap();
     let slots = [(); 3].map(|()| pinned.alloc_fixed(CLASS).unwrap());
     stamp::write(kept, 5000, 1);
-    // SAFETY: the slots are not used any more.
-    slots.iter().for_each(|&slot| unsafe { pinned.free_fixed(CLASS, slot) }.unwrap());
+    for slot in slots {
+        // SAFETY: it is not used any more.
+        unsafe { pinned.free_fixed(CLASS, slot) }.unwrap();
+    }
     let this = std::ptr::NonNull::from(pinned);
     // SAFETY: made by `new`, used by nobody, and its box is freed without dropping it.
     let pool = unsafe { libmempool::PinnedPool::end(this) };
