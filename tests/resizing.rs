@@ -1,4 +1,5 @@
-//! Growing a block in a full pool: downwards into the free block below, if that start is aligned.
+//! Where a block goes that is resized: in a full pool downwards into the free block below, if that start is
+//! aligned; to a tight place if it shrinks below half.
 
 mod common;
 
@@ -45,7 +46,7 @@ fn grow_in_a_full_pool(
 #[test]
 fn a_block_grows_downwards_if_that_is_aligned() {
     // Blocks of 96 bytes, tags included: all are aligned, or none.
-    for new_size in [89, 100, 184] {
+    for new_size in [89, 100, 165, 184] {
         grow_in_a_full_pool(88, new_size, |pool, [below, block], grown| {
             assert_eq!(grown, Some(below), "{new_size}");
             assert!(Handle::free(&mut &*pool, block).is_err(), "it has moved");
@@ -65,4 +66,20 @@ fn a_block_stays_if_the_start_below_is_not_aligned_or_the_room_too_small() {
             pool.validate().unwrap();
         });
     }
+}
+
+#[test]
+fn a_block_that_shrinks_below_half_moves_to_a_tight_place() {
+    let mut memory = Memory::new(8 << 10);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let [tight, _, large, _] = [100, 16, 2000, 16].map(|size| pool.alloc(layout(size, 1)).unwrap());
+    stamp::write(large, 2000, 1);
+    Handle::free(&mut &pool, tight).unwrap();
+    let half = Handle::realloc(&mut &pool, large, layout(2000, 1), 1100).unwrap();
+    assert_eq!(half, large, "more than half stays");
+    let shrunk = Handle::realloc(&mut &pool, half, layout(1100, 1), 100).unwrap();
+    assert_eq!(shrunk, tight);
+    stamp::verify(shrunk, 100, 1);
+    assert!(Handle::free(&mut &pool, large).is_err(), "it has moved");
+    pool.validate().unwrap();
 }
