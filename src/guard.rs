@@ -218,3 +218,119 @@ impl Guards {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    const PAGE: usize = 256;
+
+    /// Guards that nothing stands behind.
+    #[derive(Debug)]
+    struct Paper;
+
+    // SAFETY: all pages stay accessible.
+    unsafe impl GuardPages for Paper {
+        unsafe fn install(&self, _: NonNull<[u8]>) -> Result<(), PageError> {
+            Ok(())
+        }
+
+        unsafe fn remove(&self, _: NonNull<[u8]>) -> Result<(), PageError> {
+            Ok(())
+        }
+    }
+
+    /// Checks a region of some 200 pages that starts `skew` bytes behind one.
+    fn with_guards(skew: usize, check: impl FnOnce(Guards, usize)) {
+        let mut memory = vec![0_u8; 202 * PAGE];
+        let start = memory.as_ptr().addr();
+        let page = start.next_multiple_of(PAGE);
+        let part = &mut memory[page - start + skew..][..200 * PAGE + 10];
+        // SAFETY: the vector outlives it, and is used for nothing else.
+        let region = unsafe { Region::new(NonNull::from(part)) };
+        let mut map = vec![!0_usize; Guards::map_bytes(&region, PAGE) / size_of::<usize>()];
+        // SAFETY: the map is that long, and outlives the guards.
+        check(unsafe { Guards::new(&Paper, PAGE, region, map.as_mut_ptr().cast()) }, page);
+    }
+
+    #[test]
+    fn guards_are_where_they_were_set() {
+        with_guards(16, |mut guards, first| {
+            let at = |number: usize| first + number * PAGE;
+            let set = [1, 2, 63, 64, 130, 199];
+            for number in set {
+                // SAFETY: a page of the region, which nobody uses.
+                unsafe { guards.set(at(number)) };
+            }
+            assert_eq!((guards.bytes(), guards.failures), (set.len() * PAGE, 0));
+            assert!(guards.are_counted());
+            for number in 0..201 {
+                let is_set = set.contains(&number);
+                assert_eq!(guards.is_guard(at(number) + 20), is_set, "{number}");
+                assert_eq!(guards.is_guard(at(number) + PAGE - 1), is_set && number < 200);
+            }
+            assert!(!guards.is_guard(first) && !guards.is_guard(at(202)));
+            // SAFETY: it was set above.
+            assert!(unsafe { guards.unset(at(64)) });
+            assert!(!guards.is_guard(at(64)) && guards.is_guard(at(63)));
+            assert_eq!(guards.bytes(), (set.len() - 1) * PAGE);
+            assert!(guards.are_counted());
+            guards.count += 1;
+            assert!(!guards.are_counted());
+        });
+    }
+
+    #[test]
+    fn what_is_accessible_leaves_out_the_guards() {
+        with_guards(16, |mut guards, first| {
+            let len = guards.region.len();
+            assert!(guards.accessible().eq(std::iter::once(0..len)));
+            for number in [3, 4, 10, 199] {
+                // SAFETY: a page of the region, which nobody uses.
+                unsafe { guards.set(first + number * PAGE) };
+            }
+            let offset = |number: usize| number * PAGE - 16;
+            let parts: Vec<_> = guards.accessible().collect();
+            let ends = [(0, offset(3)), (offset(5), offset(10)), (offset(11), offset(199))];
+            let ends = ends.into_iter().chain([(offset(200), len)]);
+            assert!(parts.into_iter().eq(ends.map(|(from, to)| from..to)));
+        });
+    }
+
+    #[test]
+    fn an_objects_guard_is_the_last_whole_page_behind_it() {
+        with_guards(0, |mut guards, first| {
+            // SAFETY: a page of the region, which nobody uses.
+            unsafe { guards.set(first + 5 * PAGE) };
+            let guard = first + 5 * PAGE;
+            for tail in [0, 1, PAGE - 1] {
+                let end = guard + PAGE + tail;
+                assert_eq!(guards.behind(first + 10, end), Some(guard), "{tail}");
+                assert_eq!(guards.behind(guard, end), Some(guard));
+                assert_eq!(guards.behind(guard + 1, end), None, "it starts behind the guard");
+            }
+            assert_eq!(guards.behind(first, guard + PAGE - 1), None);
+            assert_eq!(guards.behind(first, guard + 2 * PAGE), None);
+            assert_eq!(guards.page_before(guard), guard - PAGE);
+            assert_eq!(guards.page_before(guard + 1), guard - PAGE);
+            assert_eq!(guards.page_before(guard - 1), guard - 2 * PAGE);
+        });
+    }
+
+    #[test]
+    fn only_what_is_large_has_guards() {
+        with_guards(0, |guards, _| {
+            assert!(guards.is_large(64 << 10) && !guards.is_large((64 << 10) - 1));
+            assert_eq!(guards.slab_guard(8 * PAGE, PAGE), PAGE);
+            assert_eq!(guards.slab_guard(8 * PAGE - 1, PAGE), 0);
+            assert_eq!(guards.slab_guard(8 * PAGE, PAGE / 2), 0);
+            assert_eq!(Guards::least_slab(PAGE), 8 * PAGE);
+            let huge = Guards { page: 2 << 20, ..guards };
+            assert!(huge.is_large(32 << 20) && !huge.is_large((32 << 20) - 1));
+        });
+    }
+}

@@ -249,6 +249,23 @@ mod api2 {
         });
     }
 
+    #[test]
+    fn new_memory_can_be_had_zeroed() {
+        with_pools(|pool| {
+            for (size, align) in [(0, 64), (1, 1), (64, 8), (3000, 256)] {
+                let dirty = Allocator::allocate(&pool, layout(size.max(1), align)).unwrap();
+                stamp::write(dirty.cast(), size, 1);
+                raw::deallocate(pool, dirty.cast(), (size.max(1), align));
+                let zeroed = Allocator::allocate_zeroed(&pool, layout(size, align)).unwrap();
+                assert!(zeroed.len() >= size);
+                assert!(zeroed.addr().get().is_multiple_of(align));
+                stamp::verify_filled(zeroed.cast(), size, 0);
+                raw::deallocate(pool, zeroed.cast(), (size, align));
+            }
+            assert!(Allocator::allocate_zeroed(&pool, layout(1 << 30, 8)).is_err());
+        });
+    }
+
     /// The trait's unsafe methods, safe to call for tests that keep its rules; layouts are size
     /// and alignment.
     mod raw {

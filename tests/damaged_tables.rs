@@ -5,7 +5,7 @@ mod common;
 use std::{sync::mpsc::channel, thread, time::Duration};
 
 use common::{Bench, bytes};
-use libmempool::{ClassId, MapKind, Pages, PoolConfig, SizeClass};
+use libmempool::{ClassId, CorruptionKind, FreeError, MapKind, Pages, PoolConfig, SizeClass};
 
 /// A slot's state byte is hit while the slot is in its slab. The slab's count of free slots is then
 /// one too many; its class must not ask it for a slot again and again, under the pool's lock.
@@ -63,4 +63,28 @@ fn every_flipped_bit_of_the_bins_table_is_found() {
     // The table is padded to a whole block.
     missed.retain(|&(before_end, _)| before_end > PADDING);
     assert_eq!(missed, [], "bytes before the table's end, and bits");
+}
+
+/// A tag that was right once, at the same address: its checksum is, and what it says of the block below is
+/// not. Nothing merges with it.
+#[test]
+fn an_old_tag_is_told_by_its_neighbour() {
+    let bench = Bench::new(PoolConfig::new(), 8 << 10);
+    let [below, block, _above] =
+        [200, 300, 50].map(|size| bench.pool().alloc(bytes(size)).unwrap());
+    let tag = block.addr().get() - size_of::<usize>();
+    let now = bench.word(tag);
+    common::free_all(&mut bench.pool(), [below]);
+    let then = bench.word(tag);
+    assert_ne!(now, then, "it says whether the block below is free");
+    assert_eq!(bench.pool().alloc(bytes(200)), Ok(below));
+    assert_eq!(bench.word(tag), now);
+    bench.damage(tag, then);
+    let damage = bench.pool().validate().unwrap_err();
+    assert_eq!((damage.addr, damage.kind), (tag, CorruptionKind::BlockNeighbour));
+    let error = common::Handle::free(&mut bench.pool(), below).unwrap_err();
+    assert_eq!(error, FreeError::Corrupted { addr: tag });
+    bench.damage(tag, now);
+    common::free_all(&mut bench.pool(), [below, block]);
+    bench.pool().validate().unwrap();
 }

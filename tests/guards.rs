@@ -12,12 +12,17 @@ use std::{
 };
 
 use common::{
-    Classes, Handle, Model, Op, Rng, Setup, UsableSize, bytes, fill, free_all, layout,
-    ops::assert_not_live, run_ops, setup::mapped_range, stamp, stray,
+    Classes, Handle, Model, Setup, UsableSize,
+    against_model::AT_THE_END,
+    bytes, fill, free_all, layout,
+    ops::{self, assert_not_live},
+    run_ops,
+    setup::mapped_range,
+    stamp, stray,
 };
 use libmempool::{
-    ClassId, GuardMethod, GuardPages, HugePages, Mapping, MmapPages, NoLock, PageError, PageSource,
-    Pages, Pool, PoolConfig, PoolFlags,
+    ClassId, FreeError, GuardMethod, GuardPages, HugePages, Mapping, MmapPages, NoLock, PageError,
+    PageSource, Pages, Pool, PoolConfig, PoolFlags,
 };
 
 type MappedPool<P = MmapPages> = Pool<'static, NoLock, P>;
@@ -269,34 +274,58 @@ fn pools_with_guards_agree_with_the_model() {
 fn agree_with_the_model<P: PageSource>(pool: &mut MappedPool<P>, setup: &Setup, seed: usize) {
     let mut model = Model::new(&[mapped_range(pool)], setup.alignment);
     model.flags = setup.flags;
-    let mut rng = Rng::new(seed as u64);
-    let ops = std::iter::repeat_with(|| {
-        let word = rng.next().to_le_bytes();
-        Op::decode(std::array::from_fn(|i| u16::from_le_bytes([word[2 * i], word[2 * i + 1]])))
-    });
-    let ops: Vec<_> = ops.take(400).collect();
-    run_ops(pool, setup, &mut model, ops, false);
+    run_ops(pool, setup, &mut model, ops::seeded(seed as u64, 400), AT_THE_END);
     assert_eq!(pool.stats().damaged_blocks, 0);
 }
 
-/// Mapped pages of which some cannot be made guards.
-struct Refusing;
+/// Mapped pages of which some cannot be made guards, or cannot be made memory again.
+struct Refusing(&'static RefusingGuards);
 
-struct RefusingPages(Mapping);
+struct RefusingPages(Mapping, &'static RefusingGuards);
 
 #[derive(Debug)]
-struct RefusingGuards;
+struct RefusingGuards {
+    installations: Refusals,
+    removals: Refusals,
+}
 
-static CALLS: AtomicUsize = AtomicUsize::new(0);
+impl RefusingGuards {
+    const fn new() -> Self {
+        Self { installations: Refusals::new(), removals: Refusals::new() }
+    }
+}
 
-/// Every so manieth installation is refused; none if 0.
-static REFUSED: AtomicUsize = AtomicUsize::new(0);
+/// Which calls are refused: every so manieth, or none.
+#[derive(Debug)]
+struct Refusals {
+    every: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+impl Refusals {
+    const fn new() -> Self {
+        Self { every: AtomicUsize::new(0), calls: AtomicUsize::new(0) }
+    }
+
+    fn set(&self, every: usize) {
+        self.every.store(every, Relaxed);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        let every = self.every.load(Relaxed);
+        if every > 0 && self.calls.fetch_add(1, Relaxed).is_multiple_of(every) {
+            return Err(PageError::Os { call: "mprotect", code: libc::ENOMEM });
+        }
+        Ok(())
+    }
+}
 
 impl PageSource for Refusing {
     type Pages = RefusingPages;
 
     fn obtain(&self, bytes: usize) -> Result<RefusingPages, PageError> {
-        pages(GuardMethod::Protection).obtain(bytes).map(RefusingPages)
+        let mapping = pages(GuardMethod::Protection).obtain(bytes)?;
+        Ok(RefusingPages(mapping, self.0))
     }
 }
 
@@ -307,7 +336,7 @@ unsafe impl Pages for RefusingPages {
     }
 
     fn guards(&self) -> Option<&'static dyn GuardPages> {
-        Some(&RefusingGuards)
+        Some(self.1)
     }
 
     fn prefault(&self, offset: usize, len: usize) -> Result<(), PageError> {
@@ -315,18 +344,16 @@ unsafe impl Pages for RefusingPages {
     }
 }
 
-// SAFETY: a page whose installation is refused is left alone; all else is the system's.
+// SAFETY: a page that is refused is left alone; all else is the system's.
 unsafe impl GuardPages for RefusingGuards {
     unsafe fn install(&self, guard: NonNull<[u8]>) -> Result<(), PageError> {
-        let every = REFUSED.load(Relaxed);
-        if every > 0 && CALLS.fetch_add(1, Relaxed).is_multiple_of(every) {
-            return Err(PageError::Os { call: "mprotect", code: libc::ENOMEM });
-        }
+        self.installations.check()?;
         // SAFETY: the caller's promise.
         unsafe { GuardPages::install(&GuardMethod::Protection, guard) }
     }
 
     unsafe fn remove(&self, guard: NonNull<[u8]>) -> Result<(), PageError> {
+        self.removals.check()?;
         // SAFETY: the caller's promise.
         unsafe { GuardPages::remove(&GuardMethod::Protection, guard) }
     }
@@ -335,12 +362,13 @@ unsafe impl GuardPages for RefusingGuards {
 /// Whatever is refused, every operation does what it does with guards, and every page comes back.
 #[test]
 fn guards_that_are_refused_are_done_without() {
+    static GUARDS: RefusingGuards = RefusingGuards::new();
     for every in [1, 2, 3, 0] {
-        REFUSED.store(every, Relaxed);
+        GUARDS.installations.set(every);
         for flags in [GUARD, PoolFlags::HARDENED] {
             let setup = Setup { flags, classes: Classes::Four, ..Setup::plain(6 << 20) };
             let builder = Pool::<NoLock>::builder().config(setup.config());
-            let mut pool = builder.map(Refusing, setup.bytes).unwrap();
+            let mut pool = builder.map(Refusing(&GUARDS), setup.bytes).unwrap();
             let largest = pool.stats().largest_free;
             let objects = fill(&mut &pool, LARGE);
             assert_eq!(pool.stats().guard_failures > 0, every > 0, "{}", pool.stats());
@@ -354,6 +382,68 @@ fn guards_that_are_refused_are_done_without() {
             agree_with_the_model(&mut pool, &setup, every);
         }
     }
+}
+
+/// A page that cannot be made memory again stays a guard: its block or slab is never used again, what lies
+/// beside it is, and the pool stays valid.
+#[test]
+fn guards_that_cannot_be_removed_stay() {
+    static GUARDS: RefusingGuards = RefusingGuards::new();
+    for flags in [GUARD, PoolFlags::HARDENED] {
+        for every in 1..4 {
+            let builder = Pool::<NoLock>::builder().config(CONFIG.flags(flags));
+            let mut pool = builder.map(Refusing(&GUARDS), 8 << 20).unwrap();
+            let objects: Vec<_> = (0..50).map(|_| pool.alloc(bytes(LARGE)).unwrap()).collect();
+            let slots: Vec<_> = (0..2000).map(|_| pool.alloc_fixed(CLASS).unwrap()).collect();
+            write_all(&objects, LARGE, 3);
+            write_all(&slots, SLOT, 4);
+            let start = pool.stats();
+            GUARDS.removals.set(every);
+            free_all(&mut &pool, objects.iter().copied().step_by(2));
+            free_all(&mut &pool, slots);
+            pool.defragment();
+            GUARDS.removals.set(0);
+            pool.validate().unwrap();
+            let stats = pool.stats();
+            assert!(stats.guard_failures > 0 && stats.guard_bytes > 0, "{stats}");
+            assert!(stats.guard_failures <= start.live_objects);
+            // What stayed is nobody's, and freed once.
+            let again = fill(&mut &pool, 5000);
+            write_all(&again, 5000, 5);
+            pool.validate().unwrap();
+            verify_all(&again, 5000, 5);
+            for &object in objects.iter().step_by(2) {
+                assert!(Handle::free(&mut &pool, object).is_err() || again.contains(&object));
+            }
+            let kept: Vec<_> = objects.iter().copied().skip(1).step_by(2).collect();
+            verify_all(&kept, LARGE, 3);
+            pool.validate().unwrap();
+            GUARDS.removals.set(0);
+            pool.reset().unwrap();
+            pool.validate().unwrap();
+        }
+    }
+}
+
+/// The word in front of a large block's guards is checked before anything relies on it.
+#[test]
+fn a_damaged_front_of_a_large_block_is_found() {
+    each_pool(8 << 20, |pool| {
+        let object = pool.alloc(bytes(LARGE)).unwrap();
+        let tag = object.addr().get() - size_of::<usize>();
+        let below = pool.map().map(|entry| entry.addr).take_while(|&addr| addr < tag);
+        let front = stray(below.last().expect("a block with a guard in it"));
+        let word = pool.pages().unwrap().memory().cast::<u64>().map_addr(|_| front.addr());
+        // SAFETY: in the region, before the guard, and nobody else accesses it meanwhile.
+        unsafe { word.write(word.read() ^ 1 << 40) };
+        pool.validate().unwrap_err();
+        let error = Handle::free(&mut &pool, object).unwrap_err();
+        assert_eq!(error, FreeError::Corrupted { addr: front.addr().get() });
+        // SAFETY: as above.
+        unsafe { word.write(word.read() ^ 1 << 40) };
+        Handle::free(&mut &pool, object).unwrap();
+        pool.validate().unwrap();
+    });
 }
 
 /// The whole pool can be had in one block, which has no room for guards.

@@ -4,23 +4,13 @@
 mod common;
 
 use common::{
-    LOCKS, Op, Rng, Setup,
-    against_model::run,
+    LOCKS, Op, Setup,
+    against_model::{AT_THE_END, run},
+    ops::seeded,
     setup::{ALIGNMENTS, CLASS_SETS, SOURCES},
 };
 use libmempool::PoolFlags;
 use proptest::{collection::vec, prelude::*};
-
-fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
-    let mut rng = Rng::new(seed);
-    std::iter::repeat_with(move || Op::decode(split(rng.next()))).take(count)
-}
-
-/// Four 16-bit parts of a word.
-fn split(word: u64) -> [u16; 4] {
-    let bytes = word.to_le_bytes();
-    std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
-}
 
 const FLAGS: [PoolFlags; 4] = [
     PoolFlags::empty(),
@@ -58,7 +48,8 @@ fn every_configuration_agrees_with_the_model() {
             },
         };
         let seed = u64::try_from(turn).expect("few turns");
-        built += usize::from(run(&setup, seeded(seed, 200), bytes <= 4 << 10));
+        let check_every = if bytes <= 4 << 10 { 1 } else { AT_THE_END };
+        built += usize::from(run(&setup, seeded(seed, 200), check_every));
     }
     // Mapped regions are whole pages, so more of the smallest ones suffice where there are some.
     let expected = if cfg!(feature = "std") { 200 } else { 180 };
@@ -77,7 +68,7 @@ fn long_runs_agree_with_the_model() {
                 regions: 1 + index % 2,
                 ..Setup::plain(1 << 20)
             };
-            assert!(run(&setup, seeded(99, 5000), false));
+            assert!(run(&setup, seeded(99, 5000), AT_THE_END));
         }
     }
 }
@@ -97,7 +88,7 @@ proptest! {
         setup in any::<[u16; 8]>().prop_map(Setup::decode),
         ops in vec(any::<[u16; 4]>().prop_map(Op::decode), 1..160),
     ) {
-        run(&setup, ops.into_iter(), true);
+        run(&setup, ops.into_iter(), 1);
     }
 }
 
@@ -105,27 +96,8 @@ proptest! {
 #[cfg(feature = "std")]
 #[test]
 fn thread_cached_pools_agree_with_the_model() {
-    use common::{Model, Session};
-    use libmempool::{MmapPages, Pool, PthreadMutex, ThreadCachedPool};
-
     for &classes in CLASS_SETS {
         let setup = Setup { classes, ..Setup::plain(256 << 10) };
-        let pool = Pool::<PthreadMutex>::builder().config(setup.config());
-        let pool = pool.map(MmapPages::new(), setup.bytes).expect("a small mapping");
-        let regions = [common::setup::mapped_range(&pool)];
-        let pool = ThreadCachedPool::new(pool);
-        let mut model = Model::new(&regions, setup.alignment);
-        model.flags = setup.flags;
-        let mut session = Session::new(pool.pool(), &setup, &mut model).also(pool.clone());
-        for op in seeded(5, 3000).filter(|op| !matches!(op, Op::Reset)) {
-            session.apply(op);
-        }
-        session.model.check_all(pool.pool());
-        session.free_everything();
-        drop(session);
-        pool.flush_thread();
-        pool.pool().defragment();
-        let stats = pool.pool().stats();
-        assert_eq!((stats.live_objects, stats.cached_objects), (0, 0), "{stats}");
+        assert!(common::against_model::run_thread_cached(&setup, seeded(5, 3000), AT_THE_END));
     }
 }

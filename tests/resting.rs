@@ -146,6 +146,56 @@ fn damage_while_it_rests() {
     }
 }
 
+/// Memory that runs out ends all rest: what is damaged by then is left alone, all else is had.
+#[test]
+fn damage_is_left_alone_when_all_rest_ends() {
+    let mut memory = Memory::new(REGION);
+    let (pool, blocks) = row(&mut memory, [100, 50, 100, 50, 100, 50]);
+    let before = pool.stats();
+    for block in blocks.into_iter().step_by(2) {
+        free(&pool, block).unwrap();
+    }
+    let tag = blocks[2].as_ptr().wrapping_sub(WORD).cast::<usize>();
+    // SAFETY: the wild write that this is about; it stays in the region.
+    unsafe { tag.write(!tag.read()) };
+    assert!(pool.alloc(bytes(before.largest_free + WORD)).is_err());
+    let stats = pool.stats();
+    assert_eq!((stats.damaged_blocks, stats.free_blocks), (1, before.free_blocks + 2), "{stats}");
+    let damage = pool.validate().unwrap_err();
+    assert_eq!((damage.addr, damage.kind), (tag.addr(), CorruptionKind::BlockTag));
+    let others: Vec<_> = std::iter::from_fn(|| pool.alloc(bytes(100)).ok()).collect();
+    assert!(others.contains(&blocks[0]) && others.contains(&blocks[4]));
+    assert!(!others.contains(&blocks[2]) && others.len() > 9000);
+}
+
+/// A damaged table of what rests: nothing that it says is believed but for blocks whose tags say the same.
+#[test]
+fn a_damaged_table_of_what_rests_misleads_nobody() {
+    for wrong in [0, 1, WORD, usize::MAX / 2, usize::MAX] {
+        let mut memory = Memory::new(REGION);
+        let table = memory.region().as_mut_ptr().cast::<usize>();
+        let (pool, [first, second]) = row(&mut memory, [100, 300]);
+        free(&pool, first).unwrap();
+        let tag = first.addr().get() - WORD;
+        let words = pool.map().next().expect("a block").addr - table.addr();
+        // SAFETY: words of the pool's own, which nobody writes to meanwhile.
+        let is_place = |&index: &usize| unsafe { table.wrapping_add(index).read() } == tag;
+        let place = (0..words / WORD).find(is_place).expect("the place of the block that rests");
+        // SAFETY: the wild write that this is about; it stays in the region.
+        unsafe { table.wrapping_add(place).write(wrong) };
+        pool.validate().unwrap_err();
+        let block = pool.alloc(bytes(100)).unwrap();
+        assert_ne!(block, first, "nobody knows that it rests");
+        assert_eq!(pool.stats().damaged_blocks, 1);
+        // SAFETY: the block is live, and that long.
+        unsafe { block.write_bytes(1, 100) };
+        free(&pool, block).unwrap();
+        assert_eq!(pool.alloc(bytes(100)), Ok(block));
+        free(&pool, second).unwrap();
+        assert!(pool.alloc(bytes(REGION / 2)).is_ok());
+    }
+}
+
 thread_local! {
     static FAULTS: RefCell<Vec<Fault>> = const { RefCell::new(Vec::new()) };
 }

@@ -352,3 +352,93 @@ fn thread_locals_of_the_caller_may_use_the_pool_while_they_are_dropped() {
     assert!(stats.caches <= 1, "the pool's own: {stats}");
     pool.pool().validate().unwrap();
 }
+
+/// Slots by size, and sizes of slots and blocks, are had through the thread's cache as from the pool itself;
+/// where the memory is too short for a cache, from the pool.
+#[test]
+fn calls_by_slot_agree_with_the_pool() {
+    let pool = packets();
+    let slot = pool.alloc_slot(100).unwrap();
+    let block = pool.alloc(bytes(5000)).unwrap();
+    // SAFETY: nobody writes to them meanwhile.
+    let sizes = unsafe { [slot, block].map(|block| pool.usable_size(block)) };
+    // SAFETY: as above.
+    assert_eq!(sizes, unsafe { [slot, block].map(|block| pool.pool().usable_size(block)) });
+    assert_eq!(sizes[0], Ok(512));
+    // SAFETY: they are not used any more.
+    unsafe {
+        assert!(matches!(pool.free_slot(block), Err(FreeError::WrongClass { .. })));
+        assert_eq!(pool.free_slot(slot), Ok(()));
+        assert!(matches!(pool.free_slot(slot), Err(FreeError::NotLive { .. })));
+        assert_eq!(pool.free(block), Ok(()));
+        assert!(pool.usable_size(slot).is_err());
+    }
+    assert!(pool.alloc_slot(5000).is_err(), "no class is as large");
+}
+
+/// A thread that finds no memory for a cache uses the pool itself.
+#[test]
+fn threads_without_a_cache_use_the_pool() {
+    let pool = packets();
+    let mut blocks = common::fill(&mut pool.pool(), 600);
+    blocks.extend(common::fill(&mut pool.pool(), 16));
+    let slots = common::fill(&mut pool.pool(), 512);
+    let block = Packet(blocks.pop().expect("blocks"));
+    let there = {
+        let pool = pool.clone();
+        thread::spawn(move || {
+            let Packet(block) = { block };
+            let mut handle = pool.clone();
+            let caches = pool.pool().stats().metadata_bytes;
+            // SAFETY: nobody writes to it meanwhile.
+            assert!(unsafe { pool.usable_size(block) }.is_ok());
+            assert!(pool.alloc(bytes(600)).is_err() && pool.alloc_fixed(CLASS).is_err());
+            assert!(pool.alloc_slot(512).is_err() && pool.alloc_zeroed(bytes(600)).is_err());
+            assert!(common::Handle::realloc(&mut handle, block, bytes(16), 4000).is_err());
+            assert_eq!(pool.pool().stats().metadata_bytes, caches);
+            common::Handle::free(&mut handle, block).unwrap();
+            assert!(common::Handle::free(&mut handle, block).is_err());
+        })
+    };
+    there.join().unwrap();
+    common::free_all(&mut pool.pool(), blocks.into_iter().chain(slots));
+    pool.flush_thread();
+    pool.pool().defragment();
+    assert_eq!(pool.pool().stats().live_objects, 0);
+    pool.pool().validate().unwrap();
+}
+
+/// A pinned pool that has ended is a plain one again, with what is live. What this thread's cache held can be
+/// had after a reset.
+#[test]
+fn a_pinned_pool_that_ends_can_be_moved() {
+    let pool = libmempool::Pool::<PthreadMutex>::builder().size_classes(&[512]);
+    let pool = pool.map(MmapPages::new().huge_pages(HugePages::Never), 1 << 20).unwrap();
+    // SAFETY: it stays in the box until it is ended, and is then neither used nor dropped.
+    let pinned = Box::leak(Box::new(unsafe { libmempool::PinnedPool::new(pool) }));
+    let kept = pinned.alloc(bytes(5000)).unwrap();
+    let slots = [(); 3].map(|()| pinned.alloc_fixed(CLASS).unwrap());
+    stamp::write(kept, 5000, 1);
+    for slot in slots {
+        // SAFETY: it is not used any more.
+        unsafe { pinned.free_fixed(CLASS, slot) }.unwrap();
+    }
+    let this = std::ptr::NonNull::from(pinned);
+    // SAFETY: made by `new`, used by nobody, and its box is freed without dropping it.
+    let pool = unsafe { libmempool::PinnedPool::end(this) };
+    // SAFETY: from `Box::leak`; `ManuallyDrop` has the layout of what it wraps.
+    drop(unsafe { Box::from_raw(this.cast::<std::mem::ManuallyDrop<Pinned>>().as_ptr()) });
+    let mut moved = Box::new(pool);
+    let stats = moved.stats();
+    assert_eq!((stats.live_objects, stats.caches), (1, 1), "{stats}");
+    assert!(stats.cached_objects >= slots.len(), "{stats}");
+    stamp::verify(kept, 5000, 1);
+    moved.validate().unwrap();
+    common::Handle::free(&mut &*moved, kept).unwrap();
+    moved.reset().unwrap();
+    let stats = moved.stats();
+    assert_eq!((stats.live_objects, stats.cached_objects), (0, 0), "{stats}");
+    moved.validate().unwrap();
+}
+
+type Pinned = libmempool::PinnedPool<PthreadMutex, MmapPages>;

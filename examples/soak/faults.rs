@@ -29,7 +29,7 @@ pub fn compare_with_model(tally: &Tally, rng: &mut Rng) {
     let ops: Vec<_> = (0..OPERATIONS)
         .map(|_| Op::decode_misuse(std::array::from_fn(|_| random_u16(rng))))
         .collect();
-    if against_model::run(&setup, ops.into_iter(), false) {
+    if against_model::run(&setup, ops.into_iter(), against_model::AT_THE_END) {
         tally.modelled.add(1);
         tally.operations.add(OPERATIONS);
     }

@@ -415,3 +415,27 @@ impl Bins {
         Ok(blocks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_regions_are_within_reach_and_no_others() {
+        assert!(!Reach::NOTHING.contains(0));
+        let first = Reach::NOTHING.widened(1003..2000);
+        let start = 1003_usize.next_multiple_of(WORD);
+        for addr in 900..2100 {
+            let is_word = addr % WORD == 0 && addr >= start && addr + WORD <= 2000;
+            assert_eq!(first.contains(addr), is_word, "{addr}");
+        }
+        // What lies between two regions is within reach: only `validate` asks whose it is.
+        for (reach, words) in
+            [(first.widened(400..800), 400..2000), (first.widened(2400..2800), start..2800)]
+        {
+            assert!(reach.contains(words.start) && reach.contains(words.end - WORD));
+            assert!(!reach.contains(words.start - WORD) && !reach.contains(words.end));
+            assert!(!reach.contains(words.start + 1));
+        }
+    }
+}

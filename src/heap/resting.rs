@@ -283,3 +283,16 @@ impl Resting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twice_the_bytes_may_rest_in_the_stead_of_others() {
+        let shape = RestShape { bytes: 100, ..RestShape::NONE };
+        let resting = Resting { shape, bytes: 150, ..Resting::empty() };
+        assert!(resting.has_place_instead(50, 100) && !resting.has_place_instead(50, 101));
+        assert!(resting.has_place_instead(10, 60) && !resting.has_place_instead(10, 61));
+    }
+}

@@ -136,7 +136,8 @@ where
         }
     }
 
-    /// Ends it, so that the pool can be moved.
+    /// Ends it, so that the pool can be moved. What threads' caches held stays counted as cached, until a
+    /// reset, unless they were [flushed](Self::flush_thread) before.
     ///
     /// # Safety
     /// `this` is one that [`new`](Self::new) made, nobody uses it, and it is not used afterwards,

@@ -53,7 +53,9 @@ pub fn check_shortage(error: AllocError, wanted: usize, stats: &PoolStats) {
             wanted <= free_bytes && is_free(free_bytes) && largest_free == stats.largest_free
         }
         AllocError::Reserved { needed, reserved } => {
-            needed == wanted && stats.free_bytes + reserved > needed && reserved <= stats.slab_bytes
+            needed == wanted
+                && stats.free_bytes + reserved >= needed
+                && reserved <= stats.slab_bytes
         }
         _ => false,
     };

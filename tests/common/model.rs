@@ -17,6 +17,8 @@ pub struct Live {
     /// The class it was asked for by, if it was.
     pub fixed: Option<ClassId>,
     stamp: u64,
+    /// Where it stands in the model's `order`.
+    index: usize,
 }
 
 impl Live {
@@ -122,7 +124,8 @@ impl Model {
         fixed: Option<ClassId>,
     ) {
         self.stamps += 1;
-        let block = Live { pointer, layout, usable, fixed, stamp: self.stamps };
+        let index = self.order.len();
+        let block = Live { pointer, layout, usable, fixed, stamp: self.stamps, index };
         self.check_place(&block);
         stamp::write(pointer, layout.size(), block.stamp);
         self.live_bytes += usable;
@@ -151,8 +154,10 @@ impl Model {
     pub fn remove(&mut self, pointer: NonNull<u8>) -> Live {
         let block = self.live.remove(&pointer.addr().get()).expect("a live block");
         self.live_bytes -= block.usable;
-        let index = self.order.iter().position(|&addr| addr == pointer.addr().get());
-        self.order.swap_remove(index.expect("what is live can be picked"));
+        self.order.swap_remove(block.index);
+        if let Some(last) = self.order.get(block.index) {
+            self.live.get_mut(last).expect("what can be picked is live").index = block.index;
+        }
         if self.freed.len() == 8 {
             self.freed.remove(0);
         }

@@ -8,7 +8,7 @@ use libmempool::{
 use lock_api::RawMutex;
 
 use super::{
-    Handle, Model, Setup, UsableSize, Way, check_shortage, layout, model::Live, stamp, stray,
+    Handle, Model, Rng, Setup, UsableSize, Way, check_shortage, layout, model::Live, stamp, stray,
 };
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
@@ -69,6 +69,18 @@ impl Op {
     }
 }
 
+/// Random operations, the same ones for the same seed.
+pub fn seeded(seed: u64, count: usize) -> impl Iterator<Item = Op> {
+    let mut rng = Rng::new(seed);
+    std::iter::repeat_with(move || Op::decode(split(rng.next()))).take(count)
+}
+
+/// Four 16-bit parts of a word.
+fn split(word: u64) -> [u16; 4] {
+    let bytes = word.to_le_bytes();
+    std::array::from_fn(|i| u16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]))
+}
+
 /// Large alignments are rare, as in life.
 fn alignment(random: u16) -> usize {
     1 << if random.is_multiple_of(8) { random / 8 % 13 } else { random / 8 % 5 }
@@ -78,18 +90,19 @@ fn alignment(random: u16) -> usize {
 const CACHES: usize = 3;
 
 /// Applies operations to a pool and its model until everything has been freed, and checks that the
-/// pool is then as it was in the beginning. `every_step`: checks everything after each step.
+/// pool is then as it was in the beginning. Checks everything after each `check_every` steps, and at
+/// each end.
 pub fn run_ops<L: RawMutex, P: PageSource>(
     pool: &mut Pool<'_, L, P>,
     setup: &Setup,
     model: &mut Model,
     ops: impl IntoIterator<Item = Op>,
-    every_step: bool,
+    check_every: usize,
 ) {
     pool.defragment();
     let start = pool.stats();
     let mut ops = ops.into_iter();
-    while run_to_reset(pool, setup, model, &mut ops, every_step) {
+    while run_to_reset(pool, setup, model, &mut ops, check_every) {
         pool.reset().expect("a valid pool can be reset");
         model.clear();
         check_like_new(pool, model, &start);
@@ -103,21 +116,14 @@ fn run_to_reset<L: RawMutex, P: PageSource>(
     setup: &Setup,
     model: &mut Model,
     ops: &mut impl Iterator<Item = Op>,
-    every_step: bool,
+    check_every: usize,
 ) -> bool {
     let mut session = Session::new(pool, setup, model);
-    for op in ops {
-        if matches!(op, Op::Reset) {
-            return true;
-        }
-        session.apply(op);
-        if every_step {
-            session.model.check_all(pool);
-        }
+    let reset = session.run(ops, check_every);
+    if !reset {
+        session.free_everything();
     }
-    session.model.check_all(pool);
-    session.free_everything();
-    false
+    reset
 }
 
 /// Nothing is live or cached, and the heap is as it was in the beginning.
@@ -192,6 +198,22 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         // One more than there are: unknown classes are asked for too.
         let classes = self.pool.classes().count() + 1;
         ClassId::new(u8::try_from(usize::from(random) % classes).expect("at most 128"))
+    }
+
+    /// Runs up to the next reset (`true`) or to the end. Checks everything after each `check_every`
+    /// steps, and at the end.
+    pub fn run(&mut self, ops: &mut impl Iterator<Item = Op>, check_every: usize) -> bool {
+        for (step, op) in (1_usize..).zip(ops) {
+            if matches!(op, Op::Reset) {
+                return true;
+            }
+            self.apply(op);
+            if step.is_multiple_of(check_every) {
+                self.model.check_all(self.pool);
+            }
+        }
+        self.model.check_all(self.pool);
+        false
     }
 
     pub fn apply(&mut self, op: Op) {
@@ -347,10 +369,10 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         let picked = self.model.pick(usize::from(which));
         let Some(class) = picked.and_then(|block| block.fixed) else { return };
         let of_class = self.model.live().filter(|block| block.fixed == Some(class));
-        let mut slots: Vec<_> = of_class.map(|block| block.pointer).take(50).collect();
+        let of_class = of_class.take(50).inspect(|block| block.verify());
+        let mut slots: Vec<_> = of_class.map(|block| block.pointer).collect();
         let count = slots.len();
         slots.push(slots[count - 1]);
-        self.model.verify_contents();
         let error = self.via(via).free_bulk(class, &slots).expect_err("a double free");
         assert_eq!(error.freed, count);
         assert_not_live(error.error, slots[count]);
