@@ -15,7 +15,7 @@ use crate::{
     quarantine::{Bounds, Quarantine},
     random::Random,
     slab::{PieceKind, SizeTable},
-    units::{WORD, to_usize},
+    units::{WORD, to_u8, to_usize},
 };
 
 /// A header with one [`ClassCache`] per class behind it, and [`Waiting`] in pools with quarantine.
@@ -288,6 +288,13 @@ impl CacheBlockRef {
     pub(crate) fn cached(self, class: ClassId) -> usize {
         let ready = self.class_caches().get(class.index()).map_or(0, ClassCache::cached);
         ready + self.waiting(class)
+    }
+
+    /// Whether this cache holds slots.
+    pub(crate) fn holds_any(self) -> bool {
+        let classes = self.class_caches();
+        classes.iter().any(|class| class.cached() > 0)
+            || (0..classes.len()).any(|n| self.waiting(ClassId(to_u8(n))) > 0)
     }
 
     /// Slots of a class that wait.

@@ -53,6 +53,7 @@ impl Calls {
 }
 
 /// Allocates memory for a layout; see [`Pool::alloc`](crate::Pool::alloc).
+#[inline(always)]
 pub(crate) fn alloc(
     cache: &mut CacheCore,
     engine: &mut Engine,
@@ -65,6 +66,7 @@ pub(crate) fn alloc(
 }
 
 /// Frees a block or slot.
+#[inline(always)]
 pub(crate) fn free(
     cache: &mut CacheCore,
     engine: &mut Engine,

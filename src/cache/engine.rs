@@ -75,6 +75,9 @@ pub(crate) struct Engine {
     magazine: Option<usize>,
     /// What serves callers without a handle; none in a pool without classes and flags.
     pub(super) calls: Option<&'static Calls>,
+    /// Whether something may have come to depots or slabs since all was reclaimed: a request that fails
+    /// again and again does not look for what is not there.
+    reclaimable: bool,
     pub(crate) peak_bytes: usize,
     pub(crate) failures: usize,
     pub(crate) bad_frees: usize,
@@ -104,6 +107,7 @@ impl Engine {
             shared: core::ptr::null_mut(),
             magazine,
             calls: None,
+            reclaimable: true,
             peak_bytes: 0,
             failures: 0,
             bad_frees: 0,
@@ -293,6 +297,7 @@ impl Engine {
 
     /// Keeps a magazine with slots in the depot; what has no room there goes back to the slabs.
     fn keep(&mut self, class: ClassId, full: Magazine) -> Result<(), Corruption> {
+        self.reclaimable = true;
         match self.with_depot(class, |depot| Ok(depot.put_full(full))) {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => self.empty_out(class, full),
@@ -327,6 +332,7 @@ impl Engine {
     }
 
     fn keep_empty(&mut self, class: ClassId, magazine: Magazine) {
+        self.reclaimable = true;
         let kept = self.with_depot(class, |depot| Ok(depot.put_empty(magazine)));
         if !matches!(kept, Some(Ok(()))) {
             self.slabs.store.free_own(magazine.memory());
@@ -339,6 +345,7 @@ impl Engine {
         class: ClassId,
         slots: impl Iterator<Item = SlotRef>,
     ) -> Result<(), Corruption> {
+        self.reclaimable = true;
         self.slabs.put(class, slots.map(|slot| slot.start.addr()))
     }
 
@@ -421,6 +428,10 @@ impl Engine {
     /// Returns what the depots hold to the slabs, all slabs that are idle then to the heap, and what waits
     /// to where it came from. O(slots in the depots + idle slabs + blocks that wait).
     pub(crate) fn reclaim(&mut self) {
+        let shared = CacheBlockRef::listed(self.shared);
+        if !self.reclaimable && !shared.is_some_and(CacheBlockRef::holds_any) {
+            return;
+        }
         for class in self.class_ids() {
             self.empty_depot(class);
             if let Err(found) = self.slabs.release_idle(class) {
@@ -429,6 +440,8 @@ impl Engine {
         }
         self.slabs.store.end_waiting();
         self.note_found(None);
+        // Blocks wait anew with every free.
+        self.reclaimable = self.harden().quarantines();
     }
 
     /// Takes back every block and slot, those in caches too: nobody uses a cache meanwhile, or what
@@ -688,6 +701,7 @@ impl Engine {
 
     /// After slots left their slabs: the peak, and the class's watermark.
     fn after_take(&mut self, class: ClassId) {
+        self.reclaimable = true;
         self.note_peak();
         self.note_watermark(class);
     }
@@ -714,6 +728,12 @@ impl Engine {
     pub(crate) fn cached(&self, class: ClassId) -> usize {
         let in_caches: usize = self.cache_blocks().map(|block| block.cached(class)).sum();
         self.depot(class).map_or(0, Depot::cached) + in_caches
+    }
+
+    /// Whether a cache or a depot holds slots, just after all has been reclaimed.
+    pub(crate) fn is_any_cached(&self) -> bool {
+        self.cache_blocks().any(CacheBlockRef::holds_any)
+            || (self.reclaimable && self.class_ids().any(|class| self.cached(class) > 0))
     }
 
     /// Slots of a class that wait, in all caches.

@@ -420,7 +420,7 @@ impl CacheCore {
             | AllocError::Reserved { .. } => {
                 self.flush(engine);
                 engine.reclaim();
-                engine.class_ids().any(|class| engine.cached(class) > 0)
+                engine.is_any_cached()
             }
             _ => false,
         };

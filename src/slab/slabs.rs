@@ -60,11 +60,19 @@ pub(crate) struct Slabs {
     sizes: SizeTable,
     /// Usable bytes of all slots that are not in their slab.
     out_bytes: usize,
+    /// Whether a class has ever had a reserve.
+    has_reserves: bool,
 }
 
 impl Slabs {
     pub(crate) const fn new(store: Store) -> Self {
-        Self { store, classes: Table::empty(), sizes: SizeTable::empty(), out_bytes: 0 }
+        Self {
+            store,
+            classes: Table::empty(),
+            sizes: SizeTable::empty(),
+            out_bytes: 0,
+            has_reserves: false,
+        }
     }
 
     /// How many classes there are.
@@ -129,6 +137,9 @@ impl Slabs {
 
     /// Bytes of the slots that reserves keep while nobody uses them. O(classes).
     pub(crate) fn unused_reserves(&self) -> usize {
+        if !self.has_reserves {
+            return 0;
+        }
         let unused = |class: &Class| class.reserve.saturating_sub(class.out);
         let bytes = |class: &Class| to_usize(unused(class)) * to_usize(class.shape.stride);
         self.classes.iter().filter_map(Checked::get).map(bytes).sum()
@@ -149,6 +160,7 @@ impl Slabs {
             return Err(ConfigError::BadClassSize { size: declared.size });
         }
         self.store.enable_slabs()?;
+        self.has_reserves |= declared.reserve > 0;
         let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
         let share = self.store.region_bytes() / SLAB_SHARE;
         let overhead = self.store.harden.overhead();
