@@ -14,14 +14,12 @@ mod object;
 #[expect(clippy::module_inception, reason = "the pool itself, beside what is built on it")]
 mod pool;
 
+#[cfg(feature = "flags")]
 pub use advice::{Advice, AdvisedClass, MAX_ADVISED};
 pub(crate) use alloc_impls::NoUnwind;
 #[cfg(feature = "std")]
 pub(crate) use alloc_impls::impl_global_alloc;
 pub use builder::PoolBuilder;
-#[cfg(feature = "std")]
-pub(crate) use cached::FORKED;
-#[cfg(feature = "flags")]
 #[cfg(feature = "std")]
 pub(crate) use cached::FORKED;
 pub use local_cache::LocalCache;
