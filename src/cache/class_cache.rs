@@ -172,6 +172,12 @@ impl ClassCache {
     /// What stands for the checksum while the owner is about to change what it is of.
     const BUSY: u32 = 0;
 
+    /// Whoever looks from now on until it is sealed passes over it.
+    fn be_busy(&self) {
+        self.check.store(Self::BUSY, Relaxed);
+        fence(Release);
+    }
+
     fn seal(&self) {
         self.check.store(self.sum(), Release);
     }
@@ -211,7 +217,8 @@ impl ClassCache {
     }
 
     /// Whether it can be relied on, the loaded magazine's header included. If not, it has no magazines from
-    /// now on, nor ever gets one: those that it had, and what is in them, are left alone.
+    /// now on, nor ever gets one: those that it had, and what is in them, are left alone. That goes for one
+    /// whose owner was lost in the middle of a change too, as in the child of a fork.
     pub(crate) fn can_go_on(&self) -> bool {
         let can = self.is_intact() && self.magazine().is_none_or(Magazine::is_intact);
         if !can {
@@ -228,9 +235,10 @@ impl ClassCache {
 
     #[cold]
     fn abandon(&self) {
+        let is_lost = self.check.load(Relaxed) == Self::BUSY;
         self.hold_nothing();
         self.others.store(0, Relaxed);
-        self.check.store(!self.sum(), Relaxed);
+        self.check.store(if is_lost { Self::BUSY } else { !self.sum() }, Relaxed);
     }
 
     /// Has no magazines from now on.
@@ -425,6 +433,7 @@ impl ClassCache {
         if !self.can_go_on() {
             return;
         }
+        self.be_busy();
         // SAFETY: the type's invariant: these are the loaded magazine's free places.
         unsafe { self.loaded().forget(self.len(), self.capacity()) };
         self.releases.store(releases, Relaxed);
@@ -440,8 +449,7 @@ impl ClassCache {
     /// none, or it is damaged.
     fn step<R>(&self, work: impl FnOnce(Magazine) -> Option<R>) -> Option<R> {
         let loaded = self.can_go_on().then(|| self.magazine()).flatten()?;
-        self.check.store(Self::BUSY, Relaxed);
-        fence(Release);
+        self.be_busy();
         loaded.put_down(self.len(), self.releases());
         let done = work(loaded);
         self.seal();

@@ -3,8 +3,6 @@
 //! Without the lock an owner changes lengths, the places behind them, and which magazine is loaded. While
 //! it steps from one magazine to another its class says that it is busy, and is passed over.
 
-#[cfg(feature = "std")]
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use core::{hint::spin_loop, iter};
 
 use crate::{
@@ -17,17 +15,8 @@ use crate::{
 /// How often something that does not fit is looked at again: its owner might just have changed it.
 const LOOKS: usize = 100;
 
-/// Whether this process began as a copy of one with several threads. Caches of those that it does not have
-/// stay as the fork found them, which may be in the middle of a call: no cache is looked into any more.
-#[cfg(feature = "std")]
-pub(crate) static FORKED: AtomicBool = AtomicBool::new(false);
-
 /// Checks all caches. O(classes and slots in them).
 pub(super) fn check_caches(engine: &Engine) -> Result<(), Corruption> {
-    #[cfg(feature = "std")]
-    if FORKED.load(Relaxed) {
-        return Ok(());
-    }
     let mut next = CacheBlockRef::listed(engine.caches);
     while let Some(block) = next {
         if !block.is_intact() || !block.waits_intact() || !block.nothing().is_intact() {

@@ -20,8 +20,6 @@ pub(crate) use alloc_impls::NoUnwind;
 #[cfg(feature = "std")]
 pub(crate) use alloc_impls::impl_global_alloc;
 pub use builder::PoolBuilder;
-#[cfg(feature = "std")]
-pub(crate) use cached::FORKED;
 pub use local_cache::LocalCache;
 pub use map::{MapEntry, MapKind};
 pub use object::{InsertError, ObjectPool, Pooled};

@@ -5,13 +5,12 @@
 //! Its lock comes before every pool's. Nothing here allocates, but the system may, on behalf of a
 //! call that is made here: a thread's caches are hidden then.
 
-use core::{cell::Cell, ffi::c_void, ptr::NonNull, sync::atomic::Ordering::Relaxed};
+use core::{cell::Cell, ffi::c_void, ptr::NonNull};
 
 use libmempool_std::{PthreadMutex, ThreadExit, at_fork, valgrind::Quiet};
 use lock_api::{Mutex, MutexGuard};
 
 use super::thread_block::{ThreadBlock, thread_block};
-use crate::pool::FORKED;
 
 /// A pool, as the registry sees it.
 ///
@@ -162,7 +161,6 @@ unsafe extern "C" fn after_fork() {
 unsafe extern "C" fn after_fork_in_child() {
     let _quiet = Quiet::new();
     let registry = held_since_before_fork();
-    FORKED.store(true, Relaxed);
     let thread = thread_block().number();
     registry.members().for_each(|member| member.forget_caches_but_of(thread));
     unlock_all(&registry);
