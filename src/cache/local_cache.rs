@@ -591,7 +591,7 @@ impl CacheCore {
             return Ok(slot);
         }
         engine.with(|engine| {
-            if engine.calls.is_none() {
+            if engine.is_plain() {
                 return engine.alloc_uncached(layout);
             }
             if !knows {

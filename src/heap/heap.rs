@@ -450,25 +450,22 @@ impl Heap {
     #[inline(always)]
     fn lay_to_rest(&mut self, block: Block, tag: Tag) -> Result<Freed, FreeError> {
         let size = tag.size();
-        self.above(block, tag)?;
-        self.fill_free(block, tag);
-        block.set_tag(self.codec, Tag::resting(size).with_prev_free(tag.prev_is_free()));
+        self.free_to_wait(block, tag, size - WORD)?;
         self.resting.rest(self.bins.shape().bin(size), block, size);
-        self.count_out(size, Owner::Caller);
         Ok(Freed::Done)
     }
 
-    /// Frees a caller's block that waits in nobody's bin: it rests until it is [settled](Self::settle). As
-    /// [`free`](Self::free) otherwise.
+    /// Frees a caller's block, live and with this much room, that waits in nobody's bin: it rests until it
+    /// is [settled](Self::settle).
+    #[inline(always)]
     pub(crate) fn free_to_wait(
         &mut self,
-        payload: *mut u8,
-        region: &Region,
-        accept: impl FnOnce(),
+        block: Block,
+        tag: Tag,
+        room: usize,
     ) -> Result<(), FreeError> {
-        let (block, tag) = self.live(payload, region, Owner::Caller)?;
         self.above(block, tag)?;
-        accept();
+        self.fill_free(block, room);
         block.set_tag(self.codec, Tag::resting(tag.size()).with_prev_free(tag.prev_is_free()));
         self.count_out(tag.size(), Owner::Caller);
         Ok(())
@@ -496,15 +493,14 @@ impl Heap {
         self.count_in(size, owner);
     }
 
-    /// Fills a block that becomes free as the flags say.
+    /// Fills the room of a block that becomes free as the flags say.
     #[inline]
-    fn fill_free(&self, block: Block, tag: Tag) {
+    fn fill_free(&self, block: Block, room: usize) {
         if self.harden.is_off() {
             return;
         }
-        let room = tag.size() - WORD;
         #[allow(unsafe_code)]
-        // SAFETY: the block was live, is that long, and is given up.
+        // SAFETY: the block was live, has that much room, and is given up.
         unsafe {
             self.harden.fill_free(block.payload(), room, room);
         }
@@ -626,7 +622,7 @@ impl Heap {
         let prev = tag.prev_is_free().then(|| self.free_below(block, region)).transpose()?;
         // From here on nothing can fail.
         if fill == Fill::AsFlagsSay {
-            self.fill_free(block, tag);
+            self.fill_free(block, tag.size() - WORD);
         }
         // The tag is rewritten even if the block below swallows it, so that a second free of this pointer
         // finds a block that is not live.

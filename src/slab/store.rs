@@ -549,10 +549,8 @@ impl Store {
         }
         // What stands in the way of a later end shows now.
         self.sides(block, tag)?;
-        let (harden, room) = (self.harden, self.room(block, tag));
-        // SAFETY: called once nothing can fail any more: the block is live, that long, and given up.
-        let accept = || unsafe { harden.fill_free(payload, room, room) };
-        self.heap.free_to_wait(payload, &region, accept)?;
+        let room = self.room(block, tag);
+        self.heap.free_to_wait(block, tag, room)?;
         let freed = WaitingBlock { block, size: tag.size() };
         if let Some(waited) = self.waiting.admit(freed, &mut self.random) {
             self.end_wait(waited);
