@@ -524,9 +524,20 @@ impl ClassCache {
         magazine.put_down(magazine.len(), self.releases());
     }
 
-    /// Puts another magazine in the place of the loaded one, which is returned.
-    pub(crate) fn exchange_loaded(&self, magazine: Magazine) -> Option<Magazine> {
+    /// Puts a magazine with slots, which is taken from the depot, in the place of the loaded one, which
+    /// is returned.
+    pub(crate) fn exchange_for_full(&self, full: Magazine) -> Option<Magazine> {
+        self.exchange_loaded(full, u8::saturating_add)
+    }
+
+    /// Puts an empty magazine in the place of the loaded one, which is returned and given away.
+    pub(crate) fn exchange_for_empty(&self, empty: Magazine) -> Option<Magazine> {
+        self.exchange_loaded(empty, u8::saturating_sub)
+    }
+
+    fn exchange_loaded(&self, magazine: Magazine, count: fn(u8, u8) -> u8) -> Option<Magazine> {
         self.step(|loaded| {
+            self.taken.set(count(self.taken.get(), 1));
             self.stand_alone(magazine);
             magazine.stand_between(loaded.left(), loaded.right());
             self.load(magazine);
@@ -584,12 +595,12 @@ impl ClassCache {
         }
     }
 
-    /// Notes that it takes a magazine full of slots, from the depot or the slabs.
+    /// Notes that it takes a magazine full of slots from the slabs.
     pub(crate) fn note_taken(&self) {
         self.edit(|| self.taken.set(self.taken.get().saturating_add(1)));
     }
 
-    /// Notes that it gives one away.
+    /// Notes that it gives away one that is not loaded.
     pub(crate) fn note_given(&self) {
         self.edit(|| self.taken.set(self.taken.get().saturating_sub(1)));
     }

@@ -229,8 +229,7 @@ impl Engine {
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
         if let Some(full) = self.take_full(class) {
-            cache.note_taken();
-            if let Some(empty) = cache.exchange_loaded(full) {
+            if let Some(empty) = cache.exchange_for_full(full) {
                 self.keep_empty(class, empty);
             }
             self.note_watermark(class);
@@ -287,12 +286,11 @@ impl Engine {
             return Ok(());
         }
         let surplus = if wants == Ordering::Less { cache.remove_left() } else { None };
-        let given = cache.exchange_loaded(empty).into_iter().chain(surplus);
-        let kept = given.map(|full| {
+        if surplus.is_some() {
             cache.note_given();
-            self.keep(class, full)
-        });
-        kept.fold(Ok(()), Result::and)
+        }
+        let given = cache.exchange_for_empty(empty).into_iter().chain(surplus);
+        given.map(|full| self.keep(class, full)).fold(Ok(()), Result::and)
     }
 
     /// Keeps a magazine with slots in the depot; what has no room there goes back to the slabs.
@@ -708,13 +706,10 @@ impl Engine {
 
     /// Notices when the slots that a class has ready fall below its watermark, or rise above it.
     fn note_watermark(&mut self, class: ClassId) {
-        let cached = to_u32(self.depot(class).map_or(0, Depot::cached));
-        let Some(&Class { watermark: Some((mark, callback)), low, .. }) = self.slabs.class(class)
-        else {
-            return;
-        };
-        let left = |entry: &Class| entry.free().min(entry.limit.saturating_sub(entry.out)) + cached;
-        let Some(left) = self.slabs.class(class).map(left) else { return };
+        let Some(entry) = self.slabs.class(class) else { return };
+        let &Class { watermark: Some((mark, callback)), low, .. } = entry else { return };
+        let in_slabs = entry.free().min(entry.limit.saturating_sub(entry.out));
+        let left = in_slabs + to_u32(self.depot(class).map_or(0, Depot::cached));
         let is_low = left < mark;
         if is_low != low {
             self.slabs.edit(class, |entry| entry.low = is_low);

@@ -266,13 +266,13 @@ impl SizeTable {
 
     /// Adds it to a checksum.
     pub(crate) fn add_to(&self, sum: Checksum) -> Checksum {
-        [&self.classes[..], &self.serving].into_iter().flat_map(|kinds| kinds.chunks(WORD)).fold(
-            sum,
-            |sum, kinds| {
-                let word = kinds.iter().fold(0, |word, kind| word << 8 | usize::from(kind.0));
-                sum.add(word)
-            },
-        )
+        [&self.classes[..], &self.serving].into_iter().fold(sum, |sum, kinds| {
+            // By words: this is read with every slow call.
+            let (words, rest) = kinds.as_chunks::<WORD>();
+            let word = |kinds: &[PieceKind; WORD]| usize::from_ne_bytes(kinds.map(|kind| kind.0));
+            let sum = words.iter().map(word).fold(sum, Checksum::add);
+            sum.add(rest.iter().fold(0, |word, kind| word << 8 | usize::from(kind.0)))
+        })
     }
 
     /// How many buckets there are.
