@@ -310,7 +310,7 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "slot free: foreign", scene: Scene::Slots, bound: 500, batch: put_foreign },
     Operation { name: "slot free: double", scene: Scene::Slots, bound: 600, batch: put_twice },
     Operation { name: "slot free: interior", scene: Scene::Slots, bound: 500, batch: put_interior },
-    Operation { name: "stats, classes", scene: Scene::Slots, bound: 10_000, batch: stats },
+    Operation { name: "stats, classes", scene: Scene::Slots, bound: 5000, batch: stats },
     Operation {
         name: "slot alloc, at limit, full depot",
         scene: Scene::Slots,
