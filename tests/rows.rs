@@ -63,8 +63,10 @@ fn take(cache: &mut Cache<'_>, count: usize) -> Vec<NonNull<u8>> {
 
 /// How many slots a cache holds, which it gives back.
 fn held_by(cache: &mut Cache<'_>, pool: &Pool<'_, Counting>) -> usize {
+    pool.defragment();
     let before = pool.stats().cached_objects;
     cache.flush();
+    pool.defragment();
     before - pool.stats().cached_objects
 }
 

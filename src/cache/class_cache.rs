@@ -448,7 +448,12 @@ impl ClassCache {
     /// Does something with the row, given the loaded magazine, whose header is up to date; not if there is
     /// none, or it is damaged.
     fn step<R>(&self, work: impl FnOnce(Magazine) -> Option<R>) -> Option<R> {
-        let loaded = self.can_go_on().then(|| self.magazine()).flatten()?;
+        if self.can_go_on() { self.go_on(work) } else { None }
+    }
+
+    /// As [`step`](Self::step), where it was just found that it [can go on](Self::can_go_on).
+    fn go_on<R>(&self, work: impl FnOnce(Magazine) -> Option<R>) -> Option<R> {
+        let loaded = self.magazine()?;
         self.be_busy();
         loaded.put_down(self.len(), self.releases());
         let done = work(loaded);
@@ -478,6 +483,9 @@ impl ClassCache {
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
+        if self.magazine().and_then(Magazine::left_link).is_none() {
+            return false;
+        }
         let step = |loaded: Magazine| {
             let left = loaded.left()?;
             self.take_from_others(left.len());
@@ -489,6 +497,9 @@ impl ClassCache {
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
     pub(crate) fn load_right(&self) -> bool {
+        if self.magazine().and_then(Magazine::right_link).is_none() {
+            return false;
+        }
         let step = |loaded: Magazine| {
             let right = loaded.right()?;
             self.add_to_others(loaded.len());
@@ -510,7 +521,7 @@ impl ClassCache {
     /// Gives it its first magazine, an empty one.
     pub(crate) fn equip(&self, magazine: Magazine) {
         debug_assert!(!self.has_magazines() && self.is_intact() && magazine.len() == 0);
-        self.stand_alone(magazine);
+        magazine.stand_between(None, None, self.releases());
         self.capacity.set(magazine.capacity());
         self.count.set(1);
         self.taken.set(0);
@@ -518,28 +529,22 @@ impl ClassCache {
         self.seal();
     }
 
-    fn stand_alone(&self, magazine: Magazine) {
-        magazine.stand_between(None, None);
-        magazine.forget_popped();
-        magazine.put_down(magazine.len(), self.releases());
-    }
-
     /// Puts a magazine with slots, which is taken from the depot, in the place of the loaded one, which
-    /// is returned.
+    /// is returned. It was just found that it [can go on](Self::can_go_on).
     pub(crate) fn exchange_for_full(&self, full: Magazine) -> Option<Magazine> {
         self.exchange_loaded(full, u8::saturating_add)
     }
 
-    /// Puts an empty magazine in the place of the loaded one, which is returned and given away.
+    /// Puts an empty magazine in the place of the loaded one, which is returned and given away. It was just
+    /// found that it [can go on](Self::can_go_on).
     pub(crate) fn exchange_for_empty(&self, empty: Magazine) -> Option<Magazine> {
         self.exchange_loaded(empty, u8::saturating_sub)
     }
 
     fn exchange_loaded(&self, magazine: Magazine, count: fn(u8, u8) -> u8) -> Option<Magazine> {
-        self.step(|loaded| {
+        self.go_on(|loaded| {
             self.taken.set(count(self.taken.get(), 1));
-            self.stand_alone(magazine);
-            magazine.stand_between(loaded.left(), loaded.right());
+            magazine.stand_between(loaded.left(), loaded.right(), self.releases());
             self.load(magazine);
             Some(loaded)
         })
@@ -548,8 +553,7 @@ impl ClassCache {
     /// Adds an empty magazine to the right of the loaded one.
     pub(crate) fn add(&self, magazine: Magazine) {
         self.step(|loaded| {
-            self.stand_alone(magazine);
-            magazine.stand_between(Some(loaded), loaded.right());
+            magazine.stand_between(Some(loaded), loaded.right(), self.releases());
             self.count.set(self.count.get().wrapping_add(1));
             Some(())
         });
@@ -561,6 +565,32 @@ impl ClassCache {
             let left = loaded.left()?;
             self.take_from_others(left.len());
             Some(self.removed(left))
+        })
+    }
+
+    /// Takes away a magazine with many slots: the one to the left, or the loaded one if it is at least half
+    /// full.
+    pub(crate) fn remove_full(&self) -> Option<Magazine> {
+        if self.others.load(Relaxed) > 0
+            && let Some(left) = self.remove_left()
+        {
+            return Some(left);
+        }
+        let is_many = !self.has_few() && !self.is_empty();
+        is_many.then(|| self.remove_loaded()).flatten()
+    }
+
+    /// Takes away the loaded magazine; there is none to its left.
+    fn remove_loaded(&self) -> Option<Magazine> {
+        self.step(|loaded| {
+            match loaded.right() {
+                Some(right) => {
+                    self.removed(loaded);
+                    self.load(right);
+                }
+                None => self.hold_nothing(),
+            }
+            Some(loaded)
         })
     }
 
@@ -578,14 +608,7 @@ impl ClassCache {
     /// Takes all magazines away, one by one. Their lengths are up to date.
     pub(crate) fn strip(&self) -> impl Iterator<Item = Magazine> {
         let others = core::iter::from_fn(|| self.remove_left().or_else(|| self.remove_right()));
-        others.chain(core::iter::once_with(|| self.strip_loaded()).flatten())
-    }
-
-    fn strip_loaded(&self) -> Option<Magazine> {
-        self.step(|loaded| {
-            self.hold_nothing();
-            Some(loaded)
-        })
+        others.chain(core::iter::once_with(|| self.remove_loaded()).flatten())
     }
 
     fn edit(&self, change: impl FnOnce()) {

@@ -17,11 +17,12 @@ const MAGAZINE_SLOTS: usize = 128;
 /// The part of the regions that one magazine's objects may make up.
 const REGION_SHARE: usize = 512;
 
-/// Full magazines that a depot keeps; what comes beyond goes back to the slabs.
-const FULL_MAGAZINES: u32 = 16;
+/// Magazines of either kind that a depot keeps at least; what comes beyond goes back to the slabs and the
+/// heap.
+const MAGAZINES: usize = 16;
 
-/// Empty magazines that a depot keeps.
-const EMPTY_MAGAZINES: u32 = 16;
+/// The part of the regions that the objects in them may make up, where that is more.
+const DEPOT_SHARE: usize = 16;
 
 /// Magazines that a cache may have of one class, if it needs them.
 const ROW: usize = 32;
@@ -36,6 +37,8 @@ pub(crate) struct Depot {
     capacity: u32,
     /// Magazines that a cache may have.
     row: u8,
+    /// Full ones that it keeps, and empty ones.
+    most: u32,
     full: Stack,
     empty: Stack,
     /// Slots in the full magazines.
@@ -60,21 +63,18 @@ impl Stack {
     /// Where the top one is damaged, it stays, and what is below it.
     fn pop(&mut self) -> Result<Option<Magazine>, Corruption> {
         let Some(magazine) = self.top else { return Ok(None) };
-        self.top = magazine.verified()?.below();
+        self.top = magazine.verified()?.left_link();
         self.count -= 1;
         Ok(Some(magazine))
-    }
-
-    fn add_to(&self, sum: Checksum) -> Checksum {
-        sum.add(self.top.map_or(0, |top| top.memory().addr())).add_u32(self.count)
     }
 }
 
 impl Summed for Depot {
     fn add_to(&self, sum: Checksum) -> Checksum {
-        let Self { capacity, row, full, empty, cached } = self;
-        let sum = sum.add_u32(*capacity).add_u32(u32::from(*row)).add(*cached);
-        empty.add_to(full.add_to(sum))
+        let Self { capacity, row, most, full, empty, cached } = self;
+        let sum = sum.add_pair(*capacity, u32::from(*row)).add_pair(full.count, empty.count);
+        let top = |stack: &Stack| stack.top.map_or(0, |top| top.memory().addr());
+        sum.add(top(full)).add(top(empty)).add(*cached).add_u32(*most)
     }
 }
 
@@ -92,8 +92,17 @@ impl Depot {
             Some(_) => 0,
             None => (region_bytes / ROW_SHARE / size).min(by_limit) / capacity + 1,
         };
-        let (capacity, row) = (to_u32(capacity), to_u8(row.min(ROW)).max(PAIR));
-        Self { capacity, row, full: Stack::EMPTY, empty: Stack::EMPTY, cached: 0 }
+        // What is reserved for the class serves nobody else.
+        let kept = to_usize(class.reserve).max(region_bytes / DEPOT_SHARE / size);
+        let most = (kept / capacity.max(1)).max(MAGAZINES);
+        Self {
+            capacity: to_u32(capacity),
+            row: to_u8(row.min(ROW)).max(PAIR),
+            most: to_u32(most),
+            full: Stack::EMPTY,
+            empty: Stack::EMPTY,
+            cached: 0,
+        }
     }
 
     /// Slots per magazine.
@@ -113,7 +122,7 @@ impl Depot {
 
     /// Keeps a magazine that holds slots; gives it back if there are enough.
     pub(crate) fn put_full(&mut self, magazine: Magazine) -> Result<(), Magazine> {
-        if self.full.count >= FULL_MAGAZINES {
+        if self.full.count >= self.most {
             return Err(magazine);
         }
         self.cached += magazine.len();
@@ -131,7 +140,7 @@ impl Depot {
     /// Keeps an empty magazine; gives it back if there are enough.
     pub(crate) fn put_empty(&mut self, magazine: Magazine) -> Result<(), Magazine> {
         debug_assert_eq!(magazine.len(), 0);
-        if self.empty.count >= EMPTY_MAGAZINES {
+        if self.empty.count >= self.most {
             return Err(magazine);
         }
         self.empty.push(magazine);
@@ -153,7 +162,7 @@ impl Depot {
             let mut next = stack.top;
             while let Some(magazine) = next {
                 check(magazine.verified()?)?;
-                next = magazine.below();
+                next = magazine.left_link();
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::{
     error::{AllocError, ConfigError, Corruption, CorruptionKind, Fault, FreeError},
     harden::Harden,
     heap::Owner,
-    slab::{Class, Signals, Slabs, Slot, SlotRef, Store, Table},
+    slab::{Class, Signals, Slabs, SlotRef, Store, Table},
     units::{MIN_GRANULE, WORD, to_u32, to_usize},
 };
 
@@ -228,10 +228,7 @@ impl Engine {
     /// Makes sure that the loaded magazine of a cache, which has magazines, holds a slot.
     /// O(slots per magazine).
     pub(crate) fn refill(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), AllocError> {
-        if let Some(full) = self.take_full(class) {
-            if let Some(empty) = cache.exchange_for_full(full) {
-                self.keep_empty(class, empty);
-            }
+        if self.exchange_for_full(class, cache) {
             self.note_watermark(class);
             return Ok(());
         }
@@ -239,6 +236,20 @@ impl Engine {
             0 => Err(self.no_slot(class)),
             _ => Ok(()),
         }
+    }
+
+    /// Gives a cache a full magazine from the depot, if that has one, for its loaded one.
+    fn exchange_for_full(&mut self, class: ClassId, cache: &ClassCache) -> bool {
+        let exchange = |depot: &mut Depot| {
+            let full = depot.take_full()?;
+            let empty = full.map(|full| cache.exchange_for_full(full));
+            Ok(empty.map(|empty| empty.and_then(|empty| depot.put_empty(empty).err())))
+        };
+        let Some(surplus) = self.with_depot(class, exchange).flatten() else { return false };
+        if let Some(magazine) = surplus {
+            self.slabs.store.free_own(magazine.memory());
+        }
+        true
     }
 
     /// Fills the loaded magazine of a cache from the slabs, as far as there is anything.
@@ -276,10 +287,10 @@ impl Engine {
     }
 
     fn spill_loaded(&mut self, class: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
-        let wants = cache.wants_magazines(self.depot(class)?.row());
-        let Some(empty) = self.take_empty(class) else {
+        let Some((empty, row)) = self.take_empty(class) else {
             return self.return_all(class, iter::from_fn(|| cache.pop()));
         };
+        let wants = cache.wants_magazines(row);
         if wants == Ordering::Greater {
             cache.add(empty);
             cache.load_right();
@@ -309,24 +320,29 @@ impl Engine {
             let addr = core::ptr::from_ref(cache).addr();
             self.note_damage(Corruption { addr, kind: CorruptionKind::Table });
         } else if !cache.has_magazines()
-            && let Some(magazine) = self.take_empty(class)
+            && let Some((magazine, _)) = self.take_empty(class)
         {
             cache.equip(magazine);
         }
         cache.has_magazines()
     }
 
-    fn take_empty(&mut self, class: ClassId) -> Option<Magazine> {
-        let capacity = self.depot(class).map_or(0, Depot::capacity);
+    /// An empty magazine, if caching is on and there is memory for it; and how many a cache may have.
+    fn take_empty(&mut self, class: ClassId) -> Option<(Magazine, u8)> {
+        let take = |depot: &mut Depot| Ok((depot.take_empty()?, depot.capacity(), depot.row()));
+        let (spare, capacity, row) = self.with_depot(class, take)?;
+        let magazine = spare.or_else(|| self.new_magazine(capacity))?;
+        Some((magazine, row))
+    }
+
+    fn new_magazine(&mut self, capacity: u32) -> Option<Magazine> {
         if capacity == 0 {
             return None;
         }
-        self.take_spare(class).or_else(|| {
-            let bytes = Magazine::bytes(capacity);
-            let memory = NonNull::new(self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??)?;
-            // SAFETY: the heap gave that many bytes, aligned to two words.
-            Some(unsafe { Magazine::new(memory, capacity) })
-        })
+        let bytes = Magazine::bytes(capacity);
+        let memory = NonNull::new(self.slabs.store.alloc(bytes, 1, Owner::Pool).ok()??)?;
+        // SAFETY: the heap gave that many bytes, aligned to two words.
+        Some(unsafe { Magazine::new(memory, capacity) })
     }
 
     fn keep_empty(&mut self, class: ClassId, magazine: Magazine) {
@@ -357,8 +373,29 @@ impl Engine {
     /// mixed up for good. O(slots of a magazine).
     pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         let Some(magazine) = cache.strip().next() else { return false };
+        self.take_back(class, |engine| engine.empty_out(class, magazine))
+    }
+
+    /// Takes back the slots of one magazine of a cache whose owner rests, if it has any: if they are many,
+    /// in the magazine, which other caches find in the depot. Returns whether it did. O(slots of a magazine).
+    pub(crate) fn hand_over_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
+        if let Some(magazine) = cache.remove_full() {
+            return self.take_back(class, |engine| engine.keep(class, magazine));
+        }
+        let took = !cache.is_empty()
+            && self
+                .take_back(class, |engine| engine.return_all(class, iter::from_fn(|| cache.pop())));
+        // They stay where the class is damaged.
+        took && cache.is_empty()
+    }
+
+    fn take_back(
+        &mut self,
+        class: ClassId,
+        take: impl FnOnce(&mut Self) -> Result<(), Corruption>,
+    ) -> bool {
         // What is damaged is lost; `validate` finds the slot that it was.
-        let _ = self.empty_out(class, magazine);
+        let _ = take(self);
         self.note_watermark(class);
         true
     }
@@ -499,9 +536,9 @@ impl Engine {
     }
 
     /// Frees a slot past the caches; the caller has found it live.
-    pub(crate) fn free_slot(&mut self, slot: Slot) -> Result<(), FreeError> {
-        self.return_all(slot.class, iter::once(slot.at))?;
-        self.note_watermark(slot.class);
+    pub(crate) fn free_slot(&mut self, class: ClassId, slot: SlotRef) -> Result<(), FreeError> {
+        self.return_all(class, iter::once(slot))?;
+        self.note_watermark(class);
         Ok(())
     }
 
@@ -706,6 +743,9 @@ impl Engine {
 
     /// Notices when the slots that a class has ready fall below its watermark, or rise above it.
     fn note_watermark(&mut self, class: ClassId) {
+        if !self.slabs.has_watermarks() {
+            return;
+        }
         let Some(entry) = self.slabs.class(class) else { return };
         let &Class { watermark: Some((mark, callback)), low, .. } = entry else { return };
         let in_slabs = entry.free().min(entry.limit.saturating_sub(entry.out));

@@ -31,9 +31,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     random::Random,
-    slab::{
-        PieceEntry, PieceKind, Signals, SlabMap, SlabShape, Slot, SlotRef, SlotState, StateByte,
-    },
+    slab::{PieceEntry, PieceKind, Signals, SlabMap, Slot, SlotRef, SlotState, StateByte},
     units::{MIN_GRANULE, to_u32, to_usize},
 };
 
@@ -82,6 +80,17 @@ unsafe impl Send for CacheCore {}
 struct Found<'c> {
     class: &'c ClassCache,
     slot: SlotRef,
+}
+
+/// A live slot that is about to be freed.
+#[derive(Clone, Copy)]
+struct Freed {
+    class: ClassId,
+    slot: SlotRef,
+    /// Its bytes, with what the pool writes behind the usable ones.
+    room: usize,
+    /// Of the object in it.
+    size: usize,
 }
 
 impl CacheCore {
@@ -394,6 +403,8 @@ impl CacheCore {
     /// Allocates by layout with the engine's help: from the class that suits it, else (or if the
     /// class has no slot) from the heap.
     fn ready(&mut self, layout: Layout, engine: &mut Engine) -> Result<NonNull<u8>, AllocError> {
+        // Its table of sizes is about to be used.
+        self.check_block(engine);
         self.sync(engine);
         let id = self.class_for(layout).map(|(id, _)| id);
         if let Some(Ok(slot)) = id.map(|id| self.ready_slot(id, Some(layout.size()), engine)) {
@@ -434,9 +445,6 @@ impl CacheCore {
     /// learns of classes that were added.
     #[inline]
     fn sync(&mut self, engine: &mut Engine) {
-        if !self.block.is_none() && !self.block.is_intact() {
-            self.abandon(engine);
-        }
         if !self.may_keep() || self.classes != engine.slabs.count() {
             self.catch_up(engine);
         }
@@ -445,7 +453,13 @@ impl CacheCore {
         }
     }
 
-    /// Leaves the block alone, which is damaged, and what it has.
+    /// Leaves the block and what it has alone if it is damaged.
+    fn check_block(&mut self, engine: &mut Engine) {
+        if !self.block.is_none() && !self.block.is_intact() {
+            self.abandon(engine);
+        }
+    }
+
     #[cold]
     fn abandon(&mut self, engine: &mut Engine) {
         let addr = self.block.link().addr();
@@ -458,6 +472,7 @@ impl CacheCore {
 
     #[cold]
     fn catch_up(&mut self, engine: &mut Engine) {
+        self.check_block(engine);
         if !self.may_keep() {
             self.flush(engine);
             self.drains = self.signals().drains.load(Relaxed);
@@ -492,13 +507,29 @@ impl CacheCore {
 
     /// Gives back every cached slot, and lets others have the engine after each magazine.
     fn flush(&self, engine: &mut impl Backing) {
-        engine.with(|engine| engine.end_waiting(self.block));
-        for id in (0..u8::MAX).map(ClassId) {
-            let Some(class) = self.class(id) else { break };
-            while class.has_magazines() {
-                engine.with(|engine| engine.flush_one(id, class));
-            }
+        self.end_waiting(engine);
+        for (id, class) in self.all_classes() {
+            while class.has_magazines() && engine.with(|engine| engine.flush_one(id, class)) {}
         }
+    }
+
+    /// As [`flush`](Self::flush) while the owner has nothing to do: what others take over whole they find
+    /// whole, and empty magazines stay.
+    pub(crate) fn rest(&self, engine: &mut impl Backing) {
+        self.end_waiting(engine);
+        for (id, class) in self.all_classes() {
+            while class.cached() > 0 && engine.with(|engine| engine.hand_over_one(id, class)) {}
+        }
+    }
+
+    fn end_waiting(&self, engine: &mut impl Backing) {
+        if self.harden.quarantines() {
+            engine.with(|engine| engine.end_waiting(self.block));
+        }
+    }
+
+    fn all_classes(&self) -> impl Iterator<Item = (ClassId, &ClassCache)> {
+        (0..u8::MAX).map(ClassId).map_while(|id| Some((id, self.class(id)?)))
     }
 
     /// Gives back everything, the block included. The cache can be used again.
@@ -711,24 +742,65 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        if let Some((id, found)) = self.find_any(pointer.addr().get())
+        if let Some((id, Found { class, slot })) = self.find_any(pointer.addr().get())
             && expected.is_none_or(|expected| expected == id)
-            && let room = found.class.room
-            && let Ok(size) = check(self.harden, found.slot, to_usize(room))
+            && let room = to_usize(class.room)
+            && let Ok(size) = check(self.harden, slot, room)
         {
-            if self.block.lets_wait(room) {
-                let freed = WaitingSlot::new(found.slot, room, id);
-                clear(self.harden, found.slot, to_usize(room), size);
-                self.quarantine(freed, engine);
+            let freed = Freed { class: id, slot, room, size };
+            if self.keep(freed, engine) {
                 return Ok(());
             }
-            if !found.class.is_full() || self.may_keep() && found.class.load_right() {
-                clear(self.harden, found.slot, to_usize(room), size);
-                found.class.push(found.slot);
-                return Ok(());
-            }
+            return engine.with(|engine| {
+                engine.counted(|engine| {
+                    if slot.state.load() != SlotState::Live as u8 {
+                        // Somebody else has freed it just now.
+                        return Err(FreeError::NotLive { addr: pointer.addr().get() });
+                    }
+                    self.give(freed, engine)
+                })
+            });
         }
         engine.with(|engine| engine.counted(|engine| self.free_to(pointer, expected, engine)))
+    }
+
+    /// Has a slot wait, or puts it into a magazine that has room.
+    fn keep(&mut self, freed: Freed, engine: &mut impl Backing) -> bool {
+        let Freed { class: id, slot, room, size } = freed;
+        if self.block.lets_wait(to_u32(room)) {
+            clear(self.harden, slot, room, size);
+            self.quarantine(WaitingSlot::new(slot, to_u32(room), id), engine);
+            return true;
+        }
+        let Some(class) = self.class(id) else { return false };
+        if !self.has_room(class) {
+            return false;
+        }
+        clear(self.harden, slot, room, size);
+        class.push(slot)
+    }
+
+    /// Whether the loaded magazine of a class has room, or the one beside it, which is loaded then.
+    fn has_room(&self, class: &ClassCache) -> bool {
+        !class.is_full() || self.may_keep() && class.load_right()
+    }
+
+    /// As [`keep`](Self::keep), with the engine's help, or gives it back.
+    fn give(&mut self, freed: Freed, engine: &mut Engine) -> Result<(), FreeError> {
+        self.sync(engine);
+        if self.keep(freed, engine) {
+            return Ok(());
+        }
+        let Freed { class: id, slot, room, size } = freed;
+        let class = self.class(id);
+        if let Some(class) = class {
+            engine.spill(id, class)?;
+        }
+        clear(engine.harden(), slot, room, size);
+        if class.is_some_and(|class| class.push(slot)) {
+            return Ok(());
+        }
+        engine.free_slot(id, slot)
     }
 
     /// Has a slot wait that can, and is cleared; what has waited long enough is ready again.
@@ -764,7 +836,7 @@ impl CacheCore {
     /// Makes a slot ready if one of its class's magazines has room.
     fn push_ready(&self, id: ClassId, slot: SlotRef) -> bool {
         let Some(class) = self.class(id) else { return false };
-        (!class.is_full() || self.may_keep() && class.load_right()) && class.push(slot)
+        self.has_room(class) && class.push(slot)
     }
 
     /// Frees with the engine's help, or finds out what is wrong with the pointer.
@@ -787,24 +859,8 @@ impl CacheCore {
         if expected.is_some_and(|class| class != slot.class) {
             return Err(FreeError::WrongClass { addr, actual: Some(slot.class) });
         }
-        let (harden, room) = (engine.harden(), engine.slabs.verified(slot.class)?.shape.room);
-        let size = check(harden, slot.at, room)?;
-        self.sync(engine);
-        if self.block.lets_wait(to_u32(room)) {
-            let freed = WaitingSlot::new(slot.at, to_u32(room), slot.class);
-            clear(self.harden, slot.at, room, size);
-            self.quarantine(freed, engine);
-            return Ok(());
-        }
-        let class = self.class(slot.class);
-        if let Some(class) = class {
-            engine.spill(slot.class, class)?;
-        }
-        clear(harden, slot.at, room, size);
-        if class.is_some_and(|class| class.push(slot.at)) {
-            return Ok(());
-        }
-        engine.free_slot(slot)
+        let size = check(engine.harden(), slot.at, slot.room)?;
+        self.give(Freed { class: slot.class, slot: slot.at, room: slot.room, size }, engine)
     }
 
     /// Allocates `out.len()` slots of a class, or none. O(`out.len()`), plus the lock once per
@@ -1139,9 +1195,8 @@ fn held(engine: &Engine, pointer: NonNull<u8>) -> Result<Held, FreeError> {
     let Some(slot) = live_slot(engine, addr)? else {
         return engine.block_held(pointer);
     };
-    let SlabShape { room, size, .. } = engine.slabs.verified(slot.class)?.shape;
-    let usable = check(engine.harden(), slot.at, room)?;
-    Ok(Held::slot(room, size, usable))
+    let usable = check(engine.harden(), slot.at, slot.room)?;
+    Ok(Held::slot(slot.room, slot.size, usable))
 }
 
 /// The class that an address belongs to, or a number that no class has.

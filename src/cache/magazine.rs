@@ -226,7 +226,7 @@ impl Magazine {
     }
 
     /// The one to the left, intact or not, or below in a depot's stack.
-    pub(crate) fn below(self) -> Option<Self> {
+    pub(crate) fn left_link(self) -> Option<Self> {
         self.header().left.get()
     }
 
@@ -263,10 +263,12 @@ impl Magazine {
         self.seal();
     }
 
-    /// Has it stand between two others, or at an end of a row.
-    pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>) {
-        self.set_left(left);
-        self.set_right(right);
+    /// Has it stand between two others, or at an end of a row. Its free places hold nothing from now on.
+    pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>, releases: u32) {
+        self.forget_popped();
+        self.header().left.set(left);
+        self.header().right.set(right);
+        self.put_down(self.len(), releases);
         if let Some(left) = left {
             left.set_right(Some(self));
         }

@@ -43,7 +43,7 @@ fn check_class(engine: &Engine, id: ClassId, cache: &ClassCache) -> Result<(), C
     if !is_intact(magazine)? {
         return Ok(());
     }
-    while let Some(left) = magazine.below() {
+    while let Some(left) = magazine.left_link() {
         magazine = left;
         if !is_intact(magazine)? {
             return Ok(());

@@ -43,6 +43,10 @@ pub(crate) struct Slot {
     pub(crate) class: ClassId,
     pub(crate) at: SlotRef,
     pub(crate) state: u8,
+    /// Its bytes, with what the pool writes behind the usable ones.
+    pub(crate) room: usize,
+    /// Its usable bytes.
+    pub(crate) size: usize,
 }
 
 impl Slot {
@@ -62,6 +66,8 @@ pub(crate) struct Slabs {
     out_bytes: usize,
     /// Whether a class has ever had a reserve.
     has_reserves: bool,
+    /// Whether a class has ever had a watermark.
+    has_watermarks: bool,
 }
 
 impl Slabs {
@@ -72,6 +78,7 @@ impl Slabs {
             sizes: SizeTable::empty(),
             out_bytes: 0,
             has_reserves: false,
+            has_watermarks: false,
         }
     }
 
@@ -135,6 +142,11 @@ impl Slabs {
         self.out_bytes
     }
 
+    /// Whether a class has ever had a watermark.
+    pub(crate) fn has_watermarks(&self) -> bool {
+        self.has_watermarks
+    }
+
     /// Bytes of the slots that reserves keep while nobody uses them. O(classes).
     pub(crate) fn unused_reserves(&self) -> usize {
         if !self.has_reserves {
@@ -161,6 +173,7 @@ impl Slabs {
         }
         self.store.enable_slabs()?;
         self.has_reserves |= declared.reserve > 0;
+        self.has_watermarks |= declared.watermark.is_some();
         let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
         let share = self.store.region_bytes() / SLAB_SHARE;
         let overhead = self.store.harden.overhead();
@@ -321,7 +334,8 @@ impl Slabs {
         }
         let byte = Slab::of_states(piece.states()).state(index);
         let at = SlotRef { start: map.at(addr), state: byte };
-        Ok(Some(Slot { class, at, state: byte.load() }))
+        let (room, size) = (shape.room, shape.size);
+        Ok(Some(Slot { class, at, state: byte.load(), room, size }))
     }
 
     /// Carves one more slab, for the reserve or not. `false`: no room.

@@ -493,9 +493,10 @@ where
         )
     }
 
-    /// Returns what this thread's cache holds. O(cached slots), under the lock.
+    /// Returns all slots of this thread's cache to the pool, where other caches find them: for threads that
+    /// have nothing to do for a while. O(cached slots), under the lock.
     pub fn flush_thread(&self) {
-        self.on_cache(|cache, engine| cache.close(engine), |_| ());
+        self.on_cache(|cache, engine| cache.rest(engine), |_| ());
     }
 
     /// As [`Pool::reset`]. Threads keep their caches, which are empty then. O(blocks + slots +
