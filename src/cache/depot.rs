@@ -17,6 +17,10 @@ const MAGAZINE_SLOTS: usize = 128;
 /// The part of the regions that one magazine's objects may make up.
 const REGION_SHARE: usize = 512;
 
+/// The same for a magazine of few slots, as in small regions.
+const FEW_SHARE: usize = 64;
+const FEW_SLOTS: usize = 8;
+
 /// Magazines of either kind that a depot keeps at least; what comes beyond goes back to the slabs and the
 /// heap.
 const MAGAZINES: usize = 16;
@@ -83,8 +87,9 @@ impl Depot {
     pub(crate) fn new(class: &Class, slots: Option<usize>, region_bytes: usize) -> Self {
         let size = class.shape.size;
         let by_limit = (to_usize(class.limit) / 8).max(1);
-        let weight = size + size_of::<SlotRef>();
-        let suited = (region_bytes / REGION_SHARE / weight).clamp(2, MAGAZINE_SLOTS);
+        let share = |part: usize| region_bytes / part / (size + size_of::<SlotRef>());
+        let suited = share(REGION_SHARE).max(share(FEW_SHARE).min(FEW_SLOTS));
+        let suited = suited.clamp(2, MAGAZINE_SLOTS);
         let suited = suited.min((MAGAZINE_BYTES / size).max(8)).min(by_limit);
         let capacity = slots.unwrap_or(suited).min(MAX_CAPACITY);
         let row = match slots {

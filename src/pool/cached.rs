@@ -5,10 +5,12 @@
 
 use core::{hint::spin_loop, iter};
 
+use super::contents::check_free_slot;
 use crate::{
     cache::{CacheBlockRef, ClassCache, Engine, Look, Magazine},
     config::ClassId,
     error::{Corruption, CorruptionKind},
+    slab::SlotRef,
     units::to_u8,
 };
 
@@ -22,16 +24,26 @@ pub(super) fn check_caches(engine: &Engine) -> Result<(), Corruption> {
         if !block.is_intact() || !block.waits_intact() || !block.nothing().is_intact() {
             return Err(Corruption { addr: block.link().addr(), kind: CorruptionKind::Table });
         }
+        // Nobody is at the cache that is used under the lock, so what is in its slots is checked too.
+        let is_quiet = block.link() == engine.shared;
         for (number, cache) in block.class_caches().iter().enumerate() {
-            check_class(engine, ClassId(to_u8(number)), cache)?;
+            let id = ClassId(to_u8(number));
+            let shape = engine.slabs.verified(id)?.shape;
+            let check = |slot| check_free_slot(engine.harden(), slot, &shape);
+            check_class(engine, id, cache, |slot| if is_quiet { check(slot) } else { Ok(()) })?;
         }
         next = CacheBlockRef::listed(block.next());
     }
     Ok(())
 }
 
-/// Checks what a cache has of a class.
-fn check_class(engine: &Engine, id: ClassId, cache: &ClassCache) -> Result<(), Corruption> {
+/// Checks what a cache has of a class; `check` is for each slot.
+fn check_class(
+    engine: &Engine,
+    id: ClassId,
+    cache: &ClassCache,
+    check: impl Fn(SlotRef) -> Result<(), Corruption>,
+) -> Result<(), Corruption> {
     let addr = core::ptr::from_ref(cache).addr();
     let damaged = Corruption { addr, kind: CorruptionKind::Table };
     let mut magazine = match cache.look() {
@@ -57,7 +69,7 @@ fn check_class(engine: &Engine, id: ClassId, cache: &ClassCache) -> Result<(), C
             return Ok(());
         }
         count += 1;
-        check_slots(engine, id, cache, magazine)?;
+        check_slots(engine, id, cache, magazine, &check)?;
     }
     let in_row = || row().map(|magazine| cache.len_of(magazine)).sum::<usize>();
     if !fits(cache, magazine, || in_row() == cache.cached())? || count == cache.count() {
@@ -72,6 +84,7 @@ fn check_slots(
     id: ClassId,
     cache: &ClassCache,
     magazine: Magazine,
+    check: impl Fn(SlotRef) -> Result<(), Corruption>,
 ) -> Result<(), Corruption> {
     let is_cached = |place| {
         let Some(cached) = magazine.look(place) else { return false };
@@ -84,6 +97,7 @@ fn check_slots(
         if !go_on? {
             return Ok(());
         }
+        magazine.look(place).map_or(Ok(()), &check)?;
         place += 1;
     }
     Ok(())

@@ -208,7 +208,8 @@ fn check_slabs(
 
 fn check_slots(engine: &Engine, slab: Slab) -> Result<(), Corruption> {
     let Some(class) = engine.slabs.class(ClassId(slab.class())) else { return Ok(()) };
-    contents::check_slab(engine.harden(), slab, &class.shape)
+    let len = class.shape.slab_bytes(engine.store().piece_bytes()) - class.shape.guard;
+    contents::check_slab(engine.harden(), slab, &class.shape, len)
 }
 
 /// The slab that starts at an address, if map, descriptor, class and states agree, and what the

@@ -42,13 +42,27 @@ pub(super) fn check_pad(store: &Store, end: *mut u8) -> Result<(), Corruption> {
     unsafe { store.harden.check_free(end, len, |_| false) }
 }
 
-/// Checks a slab's free and live slots.
-pub(super) fn check_slab(harden: Harden, slab: Slab, shape: &SlabShape) -> Result<(), Corruption> {
+/// Checks a slab's free and live slots, and what lies between and behind them; the slab is `len` bytes long,
+/// without its guard.
+pub(super) fn check_slab(
+    harden: Harden,
+    slab: Slab,
+    shape: &SlabShape,
+    len: usize,
+) -> Result<(), Corruption> {
     if harden.is_off() {
         return Ok(());
     }
+    let (stride, slots) = (to_usize(shape.stride), to_usize(slab.slots()));
+    let check_gap = |start: usize, end: usize| {
+        // SAFETY: in the slab, and nobody's.
+        unsafe { harden.check_free(slab.first().wrapping_add(start), end - start, |_| false) }
+    };
+    check_gap(slots * stride, len)?;
     for index in 0..slab.slots() {
-        let start = slab.first().wrapping_add(to_usize(index) * to_usize(shape.stride));
+        let offset = to_usize(index) * stride;
+        check_gap(offset + shape.room, offset + stride)?;
+        let start = slab.first().wrapping_add(offset);
         let slot = SlotRef { start, state: slab.state(index) };
         match SlotState::from_byte(slot.state.load()) {
             Some(SlotState::Free) => check_free_slot(harden, slot, shape)?,
