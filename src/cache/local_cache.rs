@@ -343,10 +343,10 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> bool {
         let addr = slot.start.addr();
-        let known = self.map.piece_of(addr).filter(|piece| piece.is_intact());
-        let index = known.and_then(|piece| class.slot_at(piece.offset_of(addr)));
-        if let (Some(piece), Some(index)) = (known, index)
+        // The map and the magazine bear each other out.
+        if let Some(piece) = self.map.piece_of(addr)
             && piece.kind() == PieceKind::class(id.0)
+            && let Some(index) = class.slot_at(piece.offset_of(addr))
         {
             // SAFETY: as in `find_in`.
             let state = unsafe { StateByte::at(piece.states(), index) };
