@@ -6,6 +6,7 @@
 //! ```sh
 //! BIT_FLIP_CASE=42 cargo test --release --test bit_flips -- --exact child --nocapture
 //! ```
+#![cfg(feature = "checksums")]
 
 #[path = "bit_flips/case.rs"]
 mod case;

@@ -9,7 +9,7 @@ use core::{
 
 use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
 use crate::{
-    checksum::Checksum,
+    checksum::{Checksum, agree},
     config::ClassId,
     heap::Owner,
     quarantine::{Bounds, Quarantine},
@@ -77,7 +77,7 @@ impl Waiting {
     fn is_intact(&self) -> bool {
         // SAFETY: what never changes is read, by whoever may be at the same time as the owner.
         let fixed = unsafe { Quarantine::fixed(self.quarantine.get()) };
-        Self::sum(fixed, self.counts) == self.check
+        agree(self.check, Self::sum(fixed, self.counts))
     }
 
     fn sum((ring, bounds): Fixed, counts: *mut u32) -> u32 {
@@ -205,7 +205,7 @@ impl CacheBlockRef {
     /// lock.
     pub(crate) fn is_intact(self) -> bool {
         // SAFETY: as in `seal`.
-        self.sum() == unsafe { (*self.link()).check }
+        agree(unsafe { (*self.link()).check }, self.sum())
     }
 
     /// The block at a list's head or link.

@@ -9,7 +9,7 @@ use core::{
 };
 
 use crate::{
-    checksum::Checksum,
+    checksum::{Checksum, agree},
     error::{Corruption, CorruptionKind},
     slab::{SlotRef, StateByte},
     units::{to_u32, to_usize},
@@ -203,7 +203,7 @@ impl Magazine {
     #[inline]
     pub(crate) fn is_intact(self) -> bool {
         let header = self.header();
-        header.check.load(Relaxed) == header.sum() && self.len() <= to_usize(self.capacity())
+        agree(header.check.load(Relaxed), header.sum()) && self.len() <= to_usize(self.capacity())
     }
 
     fn intact(link: &Cell<Option<Self>>) -> Option<Self> {
@@ -248,7 +248,7 @@ impl Magazine {
 
     /// A magazine of a depot, if it is intact, its slots included.
     pub(crate) fn verified(self) -> Result<Self, Corruption> {
-        let is_intact = self.is_intact() && self.releases() == self.sum_of_slots();
+        let is_intact = self.is_intact() && agree(self.releases(), self.sum_of_slots());
         let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Magazine };
         if is_intact { Ok(self) } else { Err(damaged) }
     }

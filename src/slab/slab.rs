@@ -13,7 +13,7 @@
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
 
 use crate::{
-    checksum::Checksum,
+    checksum::{Checksum, agree},
     error::{Corruption, CorruptionKind},
     units::{high_u32, low_half, to_u16, to_usize},
 };
@@ -318,7 +318,7 @@ impl Slab {
     /// Whether the descriptor is what was written last.
     #[inline]
     pub(crate) fn is_intact(self) -> bool {
-        self.with(|slab| slab.sum() == slab.check)
+        self.with(|slab| agree(slab.check, slab.sum()))
     }
 
     /// The slab, if it is intact.

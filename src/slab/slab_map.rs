@@ -17,7 +17,7 @@ use core::{
 };
 
 use crate::{
-    checksum::Checksum,
+    checksum::{Checksum, agree},
     config::MAX_CLASSES,
     region::Region,
     units::{WORD, low_u32, to_u8, to_usize},
@@ -71,7 +71,7 @@ impl PieceEntry {
     /// written.
     #[inline]
     pub(crate) fn is_intact(&self) -> bool {
-        self.check.load(Relaxed) == self.sum()
+        agree(self.check.load(Relaxed), self.sum())
     }
 
     /// What the piece is.
