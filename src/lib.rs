@@ -56,7 +56,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | (none) | everything above for one thread, without `alloc` and without atomics that a Cortex-M0 lacks |
-//! | `flags` (default) | what [`PoolFlags`] ask for, and [profiles](Pool::start_profile) of sizes |
+//! | `flags` (default) | what [`PoolFlags`] ask for, and profiles of sizes |
 //! | `checksums` (default) | checksums of the pool's own tables, verified before they are relied on |
 //! | `std` | `MmapPages`, `PthreadMutex`, `ThreadCachedPool`, `PinnedPool` (Linux) |
 //! | `spin` | `SpinLock` |

@@ -12,7 +12,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{
         AtomicU32,
-        Ordering::{Relaxed, Release},
+        Ordering::{Acquire, Relaxed, Release},
         fence,
     },
 };
@@ -742,6 +742,7 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
+        let releases = self.releases().load(Acquire);
         if let Some((id, Found { class, slot })) = self.find_any(pointer.addr().get())
             && expected.is_none_or(|expected| expected == id)
             && let room = to_usize(class.room)
@@ -753,11 +754,12 @@ impl CacheCore {
             }
             return engine.with(|engine| {
                 engine.counted(|engine| {
-                    if slot.state.load() != SlotState::Live as u8 {
-                        // Somebody else has freed it just now.
-                        return Err(FreeError::NotLive { addr: pointer.addr().get() });
+                    let is_same_slab = self.releases().load(Relaxed) == releases;
+                    if is_same_slab && slot.state.load() == SlotState::Live as u8 {
+                        return self.give(freed, engine);
                     }
-                    self.give(freed, engine)
+                    // Somebody else may have freed it just now.
+                    self.free_to(pointer, expected, engine)
                 })
             });
         }
