@@ -128,6 +128,28 @@ fn a_byte_before_the_start_is_found() {
     bench.pool().validate().unwrap();
 }
 
+/// Between the slots of a coloured class, and behind the last slot of a slab, there is memory that is
+/// nobody's.
+#[test]
+fn a_write_beside_the_slots_is_found_by_validate() {
+    let class = SizeClass::new(1000).coloured();
+    let bench = Bench::new(PoolConfig::new().size_class(class).flags(PoolFlags::POISON), 256 << 10);
+    let stats = bench.pool().class_stats(SMALL).unwrap();
+    let slot = bench.pool().alloc_fixed(SMALL).unwrap();
+    for offset in [stats.size, stats.stride - 1] {
+        let was = damage(byte(slot, offset.cast_signed()), |was| was ^ 1);
+        let found = bench.pool().validate().expect_err("a write between two slots");
+        assert_eq!(found.kind, CorruptionKind::FreedMemory);
+        damage(byte(slot, offset.cast_signed()), |_| was);
+    }
+    let slots: Vec<_> = (0..7).map(|_| bench.pool().alloc_fixed(SMALL).unwrap()).collect();
+    let last = slots.iter().chain([&slot]).max().unwrap();
+    let was = damage(byte(*last, stats.stride.cast_signed()), |was| was ^ 1);
+    bench.pool().validate().expect_err("a write behind the last slot");
+    damage(byte(*last, stats.stride.cast_signed()), |_| was);
+    bench.pool().validate().unwrap();
+}
+
 #[test]
 fn what_has_been_freed_reads_as_poison() {
     let bench = bench();

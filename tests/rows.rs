@@ -180,3 +180,68 @@ fn a_row_goes_back_when_memory_runs_out() {
         free_all(&mut cache, slots.into_iter().chain(blocks));
     });
 }
+
+/// What one cache takes and another frees comes back in whole magazines, however much is on its way: the
+/// depot keeps the class's reserve, or its share of the region.
+#[test]
+fn a_depot_keeps_what_a_flow_needs() {
+    for (class, flow) in [(SizeClass::new(2048).reserve(4096), 4000), (SizeClass::new(64), 10_000)]
+    {
+        with_pool(class, |pool| {
+            let (mut a, mut b) = (pool.local_cache(), pool.local_cache());
+            let mut slabs = None;
+            for _ in 0..4 {
+                let slots = take(&mut a, flow);
+                let all = slots.iter().copied().collect::<BTreeSet<_>>();
+                assert_eq!(all.len(), flow);
+                free_all(&mut b, slots);
+                let stats = pool.class_stats(CLASS).unwrap();
+                assert!(stats.cached >= flow, "{stats:?}");
+                assert_eq!(*slabs.get_or_insert(stats.slabs), stats.slabs);
+            }
+            times_locked();
+            let slots = take(&mut a, flow);
+            free_all(&mut b, slots);
+            assert!(times_locked() <= flow / 4, "a magazine holds more slots than that");
+        });
+    }
+}
+
+/// A cache that rests keeps no slot, and its block; others find what it had, whole magazines in the depot.
+#[test]
+fn what_a_resting_cache_had_is_found_by_others() {
+    with_pool(SizeClass::new(64), |pool| {
+        let (mut a, mut b) = (pool.local_cache(), pool.local_cache());
+        for count in [1, 100, 128, 200, 1000] {
+            let slots = take(&mut a, count);
+            free_all(&mut a, slots.iter().copied());
+            a.flush();
+            times_locked();
+            a.flush();
+            assert_eq!(times_locked(), 0, "there is nothing left to give");
+            let before = pool.class_stats(CLASS).unwrap();
+            let again = take(&mut b, count);
+            assert_eq!(pool.class_stats(CLASS).unwrap().slabs, before.slabs);
+            free_all(&mut b, again);
+            b.flush();
+            assert_eq!(pool.stats().caches, 2);
+        }
+        drop((a, b));
+        assert_eq!(pool.stats().caches, 0);
+    });
+}
+
+/// Small regions have magazines worth the name.
+#[test]
+fn caches_of_small_regions_seldom_need_the_lock() {
+    let mut memory = Memory::new(32 << 10);
+    let class = SizeClass::new(64);
+    let pool = Pool::<Counting>::builder().size_class(class).build(memory.region()).unwrap();
+    let mut cache = pool.local_cache();
+    burst(&mut cache, 6);
+    times_locked();
+    for _ in 0..100 {
+        burst(&mut cache, 6);
+    }
+    assert_eq!(times_locked(), 0);
+}
