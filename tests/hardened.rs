@@ -140,12 +140,15 @@ fn a_write_beside_the_slots_is_found_by_validate() {
         let was = damage(byte(slot, offset.cast_signed()), |was| was ^ 1);
         let found = bench.pool().validate().expect_err("a write between two slots");
         assert_eq!(found.kind, CorruptionKind::FreedMemory);
+        let below = found.below.expect("the slot before the gap");
+        assert_eq!(below.addr, slot.addr().get());
         damage(byte(slot, offset.cast_signed()), |_| was);
     }
     let slots: Vec<_> = (0..7).map(|_| bench.pool().alloc_fixed(SMALL).unwrap()).collect();
     let last = slots.iter().chain([&slot]).max().unwrap();
     let was = damage(byte(*last, stats.stride.cast_signed()), |was| was ^ 1);
-    bench.pool().validate().expect_err("a write behind the last slot");
+    let found = bench.pool().validate().expect_err("a write behind the last slot");
+    assert_eq!(found.below.map(|below| below.addr), Some(last.addr().get()));
     damage(byte(*last, stats.stride.cast_signed()), |_| was);
     bench.pool().validate().unwrap();
 }

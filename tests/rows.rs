@@ -233,6 +233,26 @@ fn what_a_resting_cache_had_is_found_by_others() {
     });
 }
 
+/// Resting again and again takes no more slots out of the slabs.
+#[test]
+fn a_cache_that_rests_often_needs_no_more_slots() {
+    for class in
+        [SizeClass::new(64), SizeClass::new(64).limit(150), SizeClass::new(2048).reserve(64)]
+    {
+        with_pool(class, |pool| {
+            let mut cache = pool.local_cache();
+            let mut most = None;
+            for _ in 0..200 {
+                let slots = take(&mut cache, 100);
+                free_all(&mut cache, slots);
+                cache.flush();
+                let stats = pool.class_stats(CLASS).unwrap();
+                assert_eq!(*most.get_or_insert(stats.slots), stats.slots, "{stats:?}");
+            }
+        });
+    }
+}
+
 /// Small regions have magazines worth the name.
 #[test]
 fn caches_of_small_regions_seldom_need_the_lock() {

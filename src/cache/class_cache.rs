@@ -480,33 +480,38 @@ impl ClassCache {
         self.others.store(self.others.load(Relaxed).wrapping_sub(low_u32(slots)), Relaxed);
     }
 
+    /// Whether the loaded magazine has such a link to another.
+    fn has(&self, link: impl FnOnce(Magazine) -> Option<Magazine>) -> bool {
+        self.magazine().and_then(link).is_some()
+    }
+
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
-        if self.magazine().and_then(Magazine::left_link).is_none() {
-            return false;
-        }
-        let step = |loaded: Magazine| {
-            let left = loaded.left()?;
-            self.take_from_others(left.len());
-            self.load(left);
-            Some(())
-        };
-        self.step(step).is_some()
+        self.can_go_on()
+            && self.has(Magazine::left_link)
+            && self
+                .go_on(|loaded| {
+                    let left = loaded.left()?;
+                    self.take_from_others(left.len());
+                    self.load(left);
+                    Some(())
+                })
+                .is_some()
     }
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
     pub(crate) fn load_right(&self) -> bool {
-        if self.magazine().and_then(Magazine::right_link).is_none() {
-            return false;
-        }
-        let step = |loaded: Magazine| {
-            let right = loaded.right()?;
-            self.add_to_others(loaded.len());
-            self.load(right);
-            Some(())
-        };
-        self.step(step).is_some()
+        self.can_go_on()
+            && self.has(Magazine::right_link)
+            && self
+                .go_on(|loaded| {
+                    let right = loaded.right()?;
+                    self.add_to_others(loaded.len());
+                    self.load(right);
+                    Some(())
+                })
+                .is_some()
     }
 
     /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:
@@ -592,6 +597,16 @@ impl ClassCache {
             }
             Some(loaded)
         })
+    }
+
+    /// Whether it has slots, or magazines that it may do without.
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.cached() > 0 || self.count.get() > PAIR
+    }
+
+    /// Takes away an empty magazine that it may do without.
+    pub(crate) fn remove_surplus(&self) -> Option<Magazine> {
+        if self.count.get() > PAIR { self.remove_right() } else { None }
     }
 
     /// Takes away the magazine to the right.

@@ -195,6 +195,11 @@ impl Engine {
         done.inspect_err(|&found| self.note_damage(found)).ok()
     }
 
+    /// Whether a class's depot has a magazine with slots.
+    pub(crate) fn has_full(&self, class: ClassId) -> bool {
+        self.depot(class).is_ok_and(|depot| depot.cached() > 0)
+    }
+
     fn take_full(&mut self, class: ClassId) -> Option<Magazine> {
         self.with_depot(class, Depot::take_full).flatten()
     }
@@ -329,8 +334,12 @@ impl Engine {
 
     /// An empty magazine, if caching is on and there is memory for it; and how many a cache may have.
     fn take_empty(&mut self, class: ClassId) -> Option<(Magazine, u8)> {
-        let take = |depot: &mut Depot| Ok((depot.take_empty()?, depot.capacity(), depot.row()));
+        let take = |depot: &mut Depot| Ok((depot.take_empty(), depot.capacity(), depot.row()));
         let (spare, capacity, row) = self.with_depot(class, take)?;
+        let spare = spare.unwrap_or_else(|found| {
+            self.note_damage(found);
+            None
+        });
         let magazine = spare.or_else(|| self.new_magazine(capacity))?;
         Some((magazine, row))
     }
@@ -380,7 +389,14 @@ impl Engine {
     /// in the magazine, which other caches find in the depot. Returns whether it did. O(slots of a magazine).
     pub(crate) fn hand_over_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         if let Some(magazine) = cache.remove_full() {
+            cache.note_given();
             return self.take_back(class, |engine| engine.keep(class, magazine));
+        }
+        if cache.is_empty()
+            && let Some(empty) = cache.remove_surplus()
+        {
+            self.keep_empty(class, empty);
+            return true;
         }
         let took = !cache.is_empty()
             && self
@@ -437,10 +453,15 @@ impl Engine {
         self.put_back(class, slot);
     }
 
+    /// The block of the shared cache, if it has one that is intact.
+    fn shared_block(&self) -> Option<CacheBlockRef> {
+        CacheBlockRef::listed(self.shared).filter(|block| block.is_intact())
+    }
+
     /// Returns what a class's depot and the shared cache hold to the slabs, and spare magazines to
     /// the heap. O(slots in the depot).
     pub(crate) fn empty_depot(&mut self, class: ClassId) {
-        if let Some(shared) = CacheBlockRef::listed(self.shared) {
+        if let Some(shared) = self.shared_block() {
             self.end_waiting(shared);
             if let Some(cache) = shared.class_caches().get(class.index()) {
                 self.flush(class, cache);
@@ -463,8 +484,7 @@ impl Engine {
     /// Returns what the depots hold to the slabs, all slabs that are idle then to the heap, and what waits
     /// to where it came from. O(slots in the depots + idle slabs + blocks that wait).
     pub(crate) fn reclaim(&mut self) {
-        let shared = CacheBlockRef::listed(self.shared);
-        if !self.reclaimable && !shared.is_some_and(CacheBlockRef::holds_any) {
+        if !self.reclaimable && !self.shared_block().is_some_and(CacheBlockRef::holds_any) {
             return;
         }
         for class in self.class_ids() {

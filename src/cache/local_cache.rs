@@ -375,7 +375,7 @@ impl CacheCore {
         self.sync(engine);
         loop {
             if let Some(class) = self.class(id)
-                && class.has_magazines()
+                && (class.has_magazines() || engine.has_full(id))
                 && engine.equip(id, class)
             {
                 engine.refill(id, class)?;
@@ -514,11 +514,11 @@ impl CacheCore {
     }
 
     /// As [`flush`](Self::flush) while the owner has nothing to do: what others take over whole they find
-    /// whole, and empty magazines stay.
+    /// whole, and up to two empty magazines of a class stay.
     pub(crate) fn rest(&self, engine: &mut impl Backing) {
         self.end_waiting(engine);
         for (id, class) in self.all_classes() {
-            while class.cached() > 0 && engine.with(|engine| engine.hand_over_one(id, class)) {}
+            while class.has_surplus() && engine.with(|engine| engine.hand_over_one(id, class)) {}
         }
     }
 

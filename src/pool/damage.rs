@@ -10,7 +10,7 @@ use crate::{
     heap::{Block, Tag},
     page_source::PageSource,
     slab::{RegionEntry, Slab, SlotState, Walk, Walked},
-    units::to_usize,
+    units::{to_u32, to_usize},
 };
 
 impl<L: RawMutex, P: PageSource> Pool<'_, L, P> {
@@ -80,14 +80,16 @@ const fn is_of_contents(kind: CorruptionKind) -> bool {
     )
 }
 
-/// The slab that an address lies in, and the number of the slot there; what is left over behind the last
-/// slot counts as one.
+/// The slab that an address lies in, and the number of the slot there: what lies behind a slot's room belongs
+/// to the next, and what is left over behind the last slot counts as one.
 fn slot_around(engine: &Engine, entry: &RegionEntry, addr: usize) -> Option<(Slab, u32)> {
     let piece = entry.map().piece_of(addr)?;
     let class = engine.slabs.class(ClassId(piece.kind().as_class()?))?;
     let offset = piece.offset_of(addr);
     let (slab, _) = slab_at(engine, entry, addr.checked_sub(to_usize(offset))?).ok()?;
-    Some((slab, offset / class.shape.stride))
+    let (stride, room) = (class.shape.stride, to_u32(class.shape.room));
+    let index = offset / stride + u32::from(offset % stride >= room);
+    Some((slab, index.min(slab.slots())))
 }
 
 /// A slot of a slab.

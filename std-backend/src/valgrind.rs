@@ -8,7 +8,7 @@
 use core::{
     ops::Range,
     sync::atomic::{
-        AtomicI32,
+        AtomicI32, AtomicU32,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -88,6 +88,10 @@ pub struct InStep(());
 /// own, and may be overwritten.
 static HOLDER: AtomicI32 = AtomicI32::new(0);
 
+/// Threads that wait for it: whoever gives it up lets them run, as memcheck has one thread run at a time and a
+/// thread that takes it again and again would always be the one. (In a child it may count some that are lost.)
+static WAITING: AtomicU32 = AtomicU32::new(0);
+
 impl InStep {
     /// Waits until no other thread has it.
     #[inline(always)]
@@ -101,16 +105,18 @@ impl InStep {
     fn take() {
         // SAFETY: the call has no conditions.
         let process = unsafe { libc::getpid() };
-        loop {
+        let try_take = || {
             let holder = HOLDER.load(Relaxed);
-            if holder != process
-                && HOLDER.compare_exchange(holder, process, Acquire, Relaxed).is_ok()
-            {
-                return;
-            }
-            // SAFETY: as above.
-            unsafe { libc::sched_yield() };
+            holder != process && HOLDER.compare_exchange(holder, process, Acquire, Relaxed).is_ok()
+        };
+        if try_take() {
+            return;
         }
+        WAITING.fetch_add(1, Relaxed);
+        while !try_take() {
+            let_others_run();
+        }
+        WAITING.fetch_sub(1, Relaxed);
     }
 }
 
@@ -125,8 +131,16 @@ impl Drop for InStep {
     fn drop(&mut self) {
         if ENABLED {
             HOLDER.store(0, Release);
+            if WAITING.load(Relaxed) > 0 {
+                let_others_run();
+            }
         }
     }
+}
+
+fn let_others_run() {
+    // SAFETY: the call has no conditions.
+    unsafe { libc::sched_yield() };
 }
 
 /// There is a pool, told from others by an address, whose memory nobody may touch before it has
