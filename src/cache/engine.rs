@@ -390,7 +390,12 @@ impl Engine {
     pub(crate) fn hand_over_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         if let Some(magazine) = cache.remove_full() {
             cache.note_given();
-            return self.take_back(class, |engine| engine.keep(class, magazine));
+            return self.take_back(class, |engine| {
+                if magazine.has_few() {
+                    return engine.empty_out(class, magazine);
+                }
+                engine.keep(class, magazine)
+            });
         }
         if cache.is_empty()
             && let Some(empty) = cache.remove_surplus()

@@ -297,6 +297,11 @@ impl Magazine {
         to_usize(self.header().len.load(Relaxed))
     }
 
+    /// Whether it is less than half full.
+    pub(crate) fn has_few(self) -> bool {
+        self.len() < to_usize(self.capacity()) / 2
+    }
+
     /// Notes what the cache that had it loaded knows of it: how many slots it holds, and how many slabs
     /// had gone back to the heap when its free places were last wiped.
     pub(crate) fn put_down(self, len: usize, releases: u32) {
