@@ -480,38 +480,32 @@ impl ClassCache {
         self.others.store(self.others.load(Relaxed).wrapping_sub(low_u32(slots)), Relaxed);
     }
 
-    /// Whether the loaded magazine has such a link to another.
-    fn has(&self, link: impl FnOnce(Magazine) -> Option<Magazine>) -> bool {
-        self.magazine().and_then(link).is_some()
-    }
-
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
-        self.can_go_on()
-            && self.has(Magazine::left_link)
-            && self
-                .go_on(|loaded| {
-                    let left = loaded.left()?;
-                    self.take_from_others(left.len());
-                    self.load(left);
-                    Some(())
-                })
-                .is_some()
+        self.load_beside(Magazine::left, |left| self.take_from_others(left.len()))
     }
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
     pub(crate) fn load_right(&self) -> bool {
-        self.can_go_on()
-            && self.has(Magazine::right_link)
-            && self
-                .go_on(|loaded| {
-                    let right = loaded.right()?;
-                    self.add_to_others(loaded.len());
-                    self.load(right);
-                    Some(())
-                })
-                .is_some()
+        self.load_beside(Magazine::right, |_| self.add_to_others(self.len()))
+    }
+
+    /// Loads a magazine beside the loaded one, if there is one; `count` counts what that changes. Else nothing
+    /// is written.
+    fn load_beside(
+        &self,
+        beside: impl FnOnce(Magazine) -> Option<Magazine>,
+        count: impl FnOnce(Magazine),
+    ) -> bool {
+        let loaded = self.can_go_on().then(|| self.magazine()).flatten();
+        let Some(next) = loaded.and_then(beside) else { return false };
+        let load = |_| {
+            count(next);
+            self.load(next);
+            Some(())
+        };
+        self.go_on(load).is_some()
     }
 
     /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:

@@ -382,43 +382,39 @@ impl Engine {
     /// mixed up for good. O(slots of a magazine).
     pub(crate) fn flush_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         let Some(magazine) = cache.strip().next() else { return false };
-        self.take_back(class, |engine| engine.empty_out(class, magazine))
+        self.take_back(class, |engine| engine.empty_out(class, magazine));
+        true
     }
 
     /// Takes back the slots of one magazine of a cache whose owner rests, if it has any: if they are many,
-    /// in the magazine, which other caches find in the depot. Returns whether it did. O(slots of a magazine).
+    /// in the magazine, which other caches find in the depot. Or an empty magazine that it may do without.
+    /// Returns whether it did. O(slots of a magazine).
     pub(crate) fn hand_over_one(&mut self, class: ClassId, cache: &ClassCache) -> bool {
         if let Some(magazine) = cache.remove_full() {
             cache.note_given();
-            return self.take_back(class, |engine| {
-                if magazine.has_few() {
-                    return engine.empty_out(class, magazine);
-                }
-                engine.keep(class, magazine)
-            });
-        }
-        if cache.is_empty()
-            && let Some(empty) = cache.remove_surplus()
-        {
-            self.keep_empty(class, empty);
+            let place = if magazine.has_few() { Self::empty_out } else { Self::keep };
+            self.take_back(class, |engine| place(engine, class, magazine));
             return true;
         }
-        let took = !cache.is_empty()
-            && self
-                .take_back(class, |engine| engine.return_all(class, iter::from_fn(|| cache.pop())));
-        // They stay where the class is damaged.
-        took && cache.is_empty()
+        if !cache.is_empty() {
+            let slots = iter::from_fn(|| cache.pop());
+            self.take_back(class, |engine| engine.return_all(class, slots));
+            // They stay where the class is damaged.
+            return cache.is_empty();
+        }
+        let Some(empty) = cache.remove_surplus() else { return false };
+        self.keep_empty(class, empty);
+        true
     }
 
     fn take_back(
         &mut self,
         class: ClassId,
         take: impl FnOnce(&mut Self) -> Result<(), Corruption>,
-    ) -> bool {
+    ) {
         // What is damaged is lost; `validate` finds the slot that it was.
         let _ = take(self);
         self.note_watermark(class);
-        true
     }
 
     fn empty_out(&mut self, class: ClassId, magazine: Magazine) -> Result<(), Corruption> {

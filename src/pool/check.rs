@@ -208,7 +208,7 @@ fn check_slabs(
 
 fn check_slots(engine: &Engine, slab: Slab) -> Result<(), Corruption> {
     let Some(class) = engine.slabs.class(ClassId(slab.class())) else { return Ok(()) };
-    let len = class.shape.slab_bytes(engine.store().piece_bytes()) - class.shape.guard;
+    let len = class.shape.unguarded_bytes(engine.store().piece_bytes());
     contents::check_slab(engine.harden(), slab, &class.shape, len)
 }
 

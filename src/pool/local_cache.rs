@@ -240,8 +240,8 @@ impl<L: RawMutex> LocalCache<'_, L> {
     }
 
     /// Returns all cached slots to the pool, where other caches find them: for owners that have nothing to
-    /// do for a while. The cache stays usable, and keeps up to two empty magazines per class. O(cached slots), with the lock
-    /// once per magazine.
+    /// do for a while. The cache stays usable, and keeps up to two empty magazines per class. O(cached
+    /// slots), with the lock once per magazine.
     pub fn flush(&mut self) {
         self.core.rest(&mut Locked(self.pool));
     }

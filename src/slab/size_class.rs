@@ -119,6 +119,11 @@ impl SlabShape {
     pub(crate) fn slab_bytes(&self, piece: usize) -> usize {
         to_usize(self.pieces) * piece
     }
+
+    /// Bytes of a slab before its guard.
+    pub(crate) fn unguarded_bytes(&self, piece: usize) -> usize {
+        self.slab_bytes(piece) - self.guard
+    }
 }
 
 /// A size class in use.

@@ -374,7 +374,7 @@ impl Slabs {
     /// Where the guard of a slab is that starts at an address. Guards are in the first region only.
     fn guard_of(&self, shape: &SlabShape, start: usize) -> Option<usize> {
         let has = shape.guard > 0 && self.store.guards().is_some_and(|guards| guards.covers(start));
-        has.then(|| start + shape.slab_bytes(self.store.piece_bytes()) - shape.guard)
+        has.then(|| start + shape.unguarded_bytes(self.store.piece_bytes()))
     }
 
     /// Gives an empty slab back to the heap; not if its guard cannot be taken down.
@@ -430,7 +430,7 @@ impl Slabs {
             }
         }
         for class in self.classes.iter().filter_map(Checked::get) {
-            let bytes = class.shape.slab_bytes(self.store.piece_bytes()) - class.shape.guard;
+            let bytes = class.shape.unguarded_bytes(self.store.piece_bytes());
             let listed = class.partial.iter().chain(class.idle.iter());
             for slab in listed.filter(|slab| slab.is_empty()) {
                 let start = slab.first().addr();
@@ -473,7 +473,7 @@ impl Slabs {
         relist(class, slab, || slab.free_all())?;
         class.out -= taken;
         self.out_bytes -= to_usize(taken) * class.shape.size;
-        let len = class.shape.slab_bytes(self.store.piece_bytes()) - class.shape.guard;
+        let len = class.shape.unguarded_bytes(self.store.piece_bytes());
         self.store.fill_span(Span { start: slab.first(), len });
         Ok(())
     }
