@@ -58,6 +58,13 @@ pub(crate) const fn low_u32(n: usize) -> u32 {
     n as u32
 }
 
+/// The low 16 bits of `n`, the rest dropped on purpose.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "dropping the high bits is the purpose")]
+pub(crate) const fn low_u16(n: usize) -> u16 {
+    n as u16
+}
+
 /// The low 32 bits of `n`.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "dropping the high bits is the purpose")]

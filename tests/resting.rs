@@ -270,7 +270,7 @@ fn rest_is_bounded_and_old_sizes_make_way() {
     }
     pool.validate().unwrap();
     let old = resting(64);
-    assert!(old >= 8 && old * 64 <= REGION / 512, "{old} blocks of 64 bytes rest");
+    assert!(old >= 8 && old * 80 <= REGION / 16, "{old} blocks of 64 bytes rest");
     for _ in 0..40 {
         for block in alloc_all(160) {
             free(&pool, block).unwrap();

@@ -18,6 +18,8 @@ use crate::error::{AllocError, FreeError, ReallocError};
 /// What serves callers of a pool that is more than a heap.
 #[derive(Debug)]
 pub(crate) struct Calls {
+    alloc_quick: fn(&CacheCore, Layout) -> Option<NonNull<u8>>,
+    free_quick: fn(&CacheCore, NonNull<u8>) -> bool,
     alloc: fn(&mut CacheCore, &mut Engine, Layout) -> Result<NonNull<u8>, AllocError>,
     free: fn(&mut CacheCore, &mut Engine, NonNull<u8>) -> Result<(), FreeError>,
     free_sized: FreeSized,
@@ -39,6 +41,8 @@ type Realloc = unsafe fn(
 impl Calls {
     /// Through the cache that callers without a handle share.
     pub(crate) const CACHED: Self = Self {
+        alloc_quick: |cache, layout| cache.alloc_quick_layout(layout),
+        free_quick: |cache, pointer| cache.free_quick(pointer.addr().get(), None),
         alloc: |cache, engine, layout| cache.alloc(layout, engine),
         free: |cache, engine, pointer| cache.free(pointer, None, engine),
         free_sized: |cache, engine, pointer, layout, where_exact| {
@@ -52,8 +56,33 @@ impl Calls {
     };
 }
 
-/// Allocates memory for a layout; see [`Pool::alloc`](crate::Pool::alloc).
+/// The quick way to allocate: what is at hand. `None` says nothing, and there is nothing to report.
 #[inline(always)]
+pub(crate) fn alloc_quick(
+    cache: &CacheCore,
+    engine: &mut Engine,
+    layout: Layout,
+) -> Option<NonNull<u8>> {
+    match engine.calls {
+        Some(calls) => (calls.alloc_quick)(cache, layout),
+        None => engine.alloc_rested(layout),
+    }
+}
+
+/// The quick way to free. `None`: nothing has changed, and there is nothing to report.
+#[inline(always)]
+pub(crate) fn free_quick(
+    cache: &CacheCore,
+    engine: &mut Engine,
+    pointer: NonNull<u8>,
+) -> Option<()> {
+    match engine.calls {
+        Some(calls) => (calls.free_quick)(cache, pointer).then_some(()),
+        None => engine.free_to_rest(pointer),
+    }
+}
+
+/// Allocates memory for a layout; see [`Pool::alloc`](crate::Pool::alloc).
 pub(crate) fn alloc(
     cache: &mut CacheCore,
     engine: &mut Engine,
@@ -66,7 +95,6 @@ pub(crate) fn alloc(
 }
 
 /// Frees a block or slot.
-#[inline(always)]
 pub(crate) fn free(
     cache: &mut CacheCore,
     engine: &mut Engine,

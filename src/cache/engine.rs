@@ -19,7 +19,7 @@ use crate::{
     harden::Harden,
     heap::Owner,
     slab::{Class, Signals, Slabs, SlotRef, Store, Table},
-    units::{MIN_GRANULE, WORD, to_u32, to_usize},
+    units::{WORD, to_u32, to_usize},
 };
 
 /// A class fell below its watermark.
@@ -638,15 +638,22 @@ impl Engine {
         }
     }
 
-    /// The quick way to allocate in a pool that [is plain](Self::is_plain). `None` says nothing.
+    /// The quick way to allocate in a pool that [is plain](Self::is_plain): a block that rests. `None` says
+    /// nothing.
     #[inline(always)]
-    pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.size() == 0 || layout.align() > MIN_GRANULE {
+    pub(crate) fn alloc_rested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.size() == 0 {
             return None;
         }
-        let block = NonNull::new(self.slabs.store.alloc_plain(layout.size())?);
+        let block = self.slabs.store.alloc_rested(layout.size(), layout.align())?;
         self.note_peak();
-        block
+        NonNull::new(block)
+    }
+
+    /// The quick way to free in such a pool. `None`: nothing has changed.
+    #[inline(always)]
+    pub(crate) fn free_to_rest(&mut self, pointer: NonNull<u8>) -> Option<()> {
+        self.slabs.store.free_to_rest(pointer.as_ptr())
     }
 
     /// The whole way in such a pool.
@@ -668,8 +675,7 @@ impl Engine {
         Ok(block)
     }
 
-    /// Frees in a pool that [is plain](Self::is_plain).
-    #[inline(always)]
+    /// Frees in such a pool.
     pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.slabs.store.free_plain(pointer.as_ptr())
     }

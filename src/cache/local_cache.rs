@@ -248,10 +248,16 @@ impl CacheCore {
         size: usize,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.class_of(size).and_then(|(id, _)| self.alloc_fixed_quick(id)) {
+        match self.alloc_slot_quick(size) {
             Some(slot) => Ok(slot),
             None => self.alloc_slot_slow(size, engine),
         }
+    }
+
+    /// Allocates a slot of the smallest class that holds `size` bytes if its loaded magazine has one.
+    #[inline(always)]
+    pub(crate) fn alloc_slot_quick(&self, size: usize) -> Option<NonNull<u8>> {
+        self.class_of(size).and_then(|(id, _)| self.alloc_fixed_quick(id))
     }
 
     /// As [`alloc_slot`](Self::alloc_slot), for what cannot be had in one step.
@@ -555,14 +561,19 @@ impl CacheCore {
         layout: Layout,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        let slot = if layout.align() <= MIN_GRANULE {
+        match self.alloc_quick_layout(layout) {
+            Some(slot) => Ok(slot),
+            None => self.alloc_slow(layout, engine),
+        }
+    }
+
+    /// Allocates by layout if the loaded magazine of the class that suits it has a slot.
+    #[inline(always)]
+    pub(crate) fn alloc_quick_layout(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.align() <= MIN_GRANULE {
             self.alloc_quick(layout.size())
         } else {
             self.class_for(layout).and_then(|(id, _)| self.alloc_fixed_quick(id))
-        };
-        match slot {
-            Some(slot) => Ok(slot),
-            None => self.alloc_slow(layout, engine),
         }
     }
 

@@ -70,7 +70,7 @@ impl Bins {
     }
 
     /// Bytes of table: the lists' heads, then a bitmap for each row.
-    pub(super) fn table_bytes(shape: Shape) -> usize {
+    pub(super) fn table_bytes(shape: &Shape) -> usize {
         shape.bins() * size_of::<Block>() + shape.rows() * WORD
     }
 
@@ -82,10 +82,10 @@ impl Bins {
         let heads = table.cast::<Block>();
         let row_maps = heads.wrapping_add(shape.bins()).cast::<usize>();
         let mut bins = Self { shape, heads, row_maps, ..Self::empty() };
-        for bin in 0..shape.bins() {
+        for bin in 0..bins.shape.bins() {
             bins.set_head(bin, Block::NONE);
         }
-        for row in 0..shape.rows() {
+        for row in 0..bins.shape.rows() {
             bins.set_row_map(row, 0);
         }
         bins
@@ -94,12 +94,6 @@ impl Bins {
     /// Lets links lead into a further region.
     pub(super) fn widen(&mut self, region: Range<usize>) {
         self.reach = self.reach.widened(region);
-    }
-
-    /// Which bin a size belongs to.
-    #[inline]
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
     }
 
     #[inline]
@@ -291,12 +285,8 @@ impl Bins {
     /// Good fit: the best among the first few blocks of the request's own bin, or else the first of
     /// the next larger bin that has any. O(1), failure included.
     #[inline]
-    pub(super) fn find(
-        &self,
-        own: usize,
-        size: usize,
-        codec: TagCodec,
-    ) -> Result<Option<Listed>, Corruption> {
+    pub(super) fn find(&self, size: usize, codec: TagCodec) -> Result<Option<Listed>, Corruption> {
+        let own = self.shape.bin(size);
         let Some(mut bin) = self.first_from(own) else { return Ok(None) };
         // Blocks of the exact bins all fit, and all fit alike.
         if bin == own && !self.shape.is_exact(own) {

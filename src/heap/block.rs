@@ -62,6 +62,18 @@ impl Tag {
         Self(size | INTERNAL)
     }
 
+    /// The tag of a caller's block once it has been freed, and is not merged yet.
+    #[inline]
+    pub(crate) const fn rested(self) -> Self {
+        Self(self.0 & !USED | INTERNAL)
+    }
+
+    /// The tag of a block that rests once a caller has it again.
+    #[inline]
+    pub(crate) const fn roused(self) -> Self {
+        Self(self.0 & !INTERNAL | USED)
+    }
+
     /// The word that ends a region.
     pub(crate) const fn end_fence() -> Self {
         Self(USED)
@@ -258,6 +270,15 @@ impl Block {
     #[inline]
     pub(crate) fn tag(self, codec: TagCodec) -> Option<Tag> {
         codec.decode(self.addr(), self.load(0))
+    }
+
+    /// Reads the tag, and verifies that it is the one that is expected, given whether the block below is
+    /// free.
+    #[inline]
+    pub(crate) fn tag_if(self, codec: TagCodec, expected: impl FnOnce(bool) -> Tag) -> Option<Tag> {
+        let word = self.load(0);
+        let tag = expected(Tag(word).prev_is_free());
+        (codec.encode(self.addr(), tag) == word).then_some(tag)
     }
 
     /// Writes the tag.

@@ -18,12 +18,10 @@
 //!
 //! Every operation is O(1); the caller holds the pool's lock.
 
-use core::ops::Range;
-
 use super::{
     bins::{Bins, Listed},
     block::{Block, Tag, TagCodec},
-    resting::Resting,
+    resting::{Resting, Stack},
     shape::{RestShape, Shape},
 };
 use crate::{
@@ -70,6 +68,8 @@ pub(crate) struct Span {
 #[derive(Debug)]
 pub(crate) struct Heap {
     granule: Granule,
+    /// The smallest block: a tag, two links and a footer, or a granule.
+    min_block: usize,
     codec: TagCodec,
     bins: Bins,
     resting: Resting,
@@ -96,12 +96,8 @@ pub(crate) struct Heap {
     harden: Harden,
 }
 
-/// What a request comes to: bytes of block, tag included, and the bin of blocks that large.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    need: usize,
-    bin: usize,
-}
+/// A tag, two links and a footer.
+const MIN_BLOCK: usize = 4 * WORD;
 
 /// What becomes of a block that is freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +134,7 @@ impl Heap {
     pub(crate) const fn empty() -> Self {
         Self {
             granule: Granule::new(1),
+            min_block: MIN_BLOCK,
             codec: TagCodec::new(0, usize::MAX >> 1),
             bins: Bins::empty(),
             resting: Resting::empty(),
@@ -164,15 +161,16 @@ impl Heap {
     ) -> Result<(Self, usize), ConfigError> {
         let too_small = ConfigError::RegionTooSmall { bytes: region.len() };
         let shape = Shape::new(granule, region.len().max(1));
-        let rest_shape = RestShape::new(shape, region.len());
+        let rest_shape = RestShape::new(granule, region.len());
         let table = round_up(region.start(), WORD).ok_or(too_small)?;
-        let places = table.checked_add(Bins::table_bytes(shape)).ok_or(too_small)?;
+        let places = table.checked_add(Bins::table_bytes(&shape)).ok_or(too_small)?;
         let front = places.checked_add(rest_shape.table_bytes()).ok_or(too_small)?;
         if front > region.end() {
             return Err(too_small);
         }
-        let mut heap = Self { granule, harden, ..Self::empty() };
-        heap.codec = TagCodec::new(key, region.len());
+        let min_block = granule.bytes().max(MIN_BLOCK);
+        let codec = TagCodec::new(key, region.len());
+        let mut heap = Self { granule, min_block, codec, harden, ..Self::empty() };
         #[allow(unsafe_code)]
         // here and below: the one place where the heap makes memory its tables
         // SAFETY: aligned above, within the region, which is ours.
@@ -206,6 +204,7 @@ impl Heap {
         block.above(size).set_tag(self.codec, Tag::end_fence());
         self.bins.widen(region.start()..region.end());
         self.put_free(block, size, block.above(size), Tag::end_fence());
+        self.limit_rest();
         Ok(())
     }
 
@@ -225,25 +224,36 @@ impl Heap {
         self.codec
     }
 
-    /// The smallest block: a tag, two links and a footer.
+    /// The smallest block.
     #[inline]
     pub(crate) fn min_block(&self) -> usize {
-        self.granule.bytes().max(4 * WORD)
+        self.min_block
     }
 
     /// What the heap counted.
     pub(crate) fn counters(&self) -> HeapCounters {
         let &Self { live_objects, live_bytes, internal_bytes, span_bytes, free_blocks, .. } = self;
-        let used = live_bytes + live_objects * WORD + internal_bytes + span_bytes;
-        let free_bytes = self.total_bytes.wrapping_sub(used).wrapping_sub(self.fence_bytes);
         HeapCounters {
             live_objects,
             live_bytes,
             internal_bytes,
             span_bytes,
-            free_bytes,
+            free_bytes: self.free_bytes(),
             free_blocks,
         }
+    }
+
+    /// Bytes of free blocks and of those that rest, tags included.
+    fn free_bytes(&self) -> usize {
+        let &Self { live_objects, live_bytes, internal_bytes, span_bytes, .. } = self;
+        let used = live_bytes + live_objects * WORD + internal_bytes + span_bytes;
+        self.total_bytes.wrapping_sub(used).wrapping_sub(self.fence_bytes)
+    }
+
+    /// How much may rest depends on how much is free: to be called when that has changed.
+    fn limit_rest(&mut self) {
+        let free = self.free_bytes().saturating_sub(self.resting.bytes());
+        self.resting.limit_by(free, self.total_bytes);
     }
 
     /// Usable bytes in callers' hands.
@@ -268,13 +278,6 @@ impl Heap {
         Some(((size + WORD + granule - 1) & !(granule - 1)).max(self.min_block()))
     }
 
-    /// What a request for `size` bytes, aligned to the granule, comes to; `None` on overflow.
-    #[inline(always)]
-    pub(crate) fn request(&self, size: usize) -> Option<Request> {
-        let need = self.block_size(size)?;
-        Some(Request { need, bin: self.bins.shape().bin(need) })
-    }
-
     /// Allocates `size` bytes aligned to `align`, a power of two. `None`: no block is large
     /// enough.
     pub(crate) fn alloc(
@@ -283,43 +286,45 @@ impl Heap {
         align: usize,
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
-        let Some(request) = self.request(size) else { return Ok(None) };
-        match self.alloc_rested(request, align, owner) {
-            None if align > self.granule.bytes() => self.alloc_aligned(request.need, align, owner),
-            None => self.alloc_free(request, owner),
-            rested => Ok(rested),
+        let Some(need) = self.block_size(size) else { return Ok(None) };
+        if let Some(rested) = self.alloc_rested(need, align, owner) {
+            return Ok(Some(rested));
         }
+        self.drop_if_damaged(need);
+        self.alloc_free(need, align, owner)
     }
 
-    /// The first half of [`alloc`](Self::alloc): takes a block that rests, if the last one of its bin is
-    /// just as large as it needs to be, and happens to be aligned.
+    /// The quick way: takes the last block that rests of those of `need` bytes, if it happens to be
+    /// aligned. `None` says nothing.
     #[inline(always)]
     pub(crate) fn alloc_rested(
         &mut self,
-        Request { need, bin }: Request,
+        need: usize,
         align: usize,
         owner: Owner,
     ) -> Option<*mut u8> {
-        let block = self.resting.last(bin)?;
-        let Ok(tag) = self.resting_tag(block) else { return self.drop_rest(bin, block) };
-        if tag.size() != need || block.payload().addr() & (align - 1) != 0 {
+        let block = self.resting.last(need)?;
+        let tag = self.resting_tag_of(block, need)?;
+        if block.payload().addr() & (align - 1) != 0 {
             return None;
         }
-        self.resting.rouse_last(bin, need);
-        let used = Tag::used(need).with_prev_free(tag.prev_is_free());
-        block.set_tag(self.codec, used.with_internal(owner == Owner::Pool));
+        self.resting.rouse_last(need);
+        block.set_tag(self.codec, tag.roused().with_internal(owner == Owner::Pool));
         self.count_in(need, owner);
         Some(block.payload())
     }
 
-    /// The second half, for any alignment of at most the granule: cuts a free block.
-    #[inline(never)]
-    pub(crate) fn alloc_free(
+    /// Cuts a free block.
+    fn alloc_free(
         &mut self,
-        Request { need, bin }: Request,
+        need: usize,
+        align: usize,
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
-        let Some(free) = self.bins.find(bin, need, self.codec)? else { return Ok(None) };
+        if align > self.granule.bytes() {
+            return self.alloc_aligned(need, align, owner);
+        }
+        let Some(free) = self.bins.find(need, self.codec)? else { return Ok(None) };
         self.take(free, Cut { gap: 0, need }, owner).map(Some)
     }
 
@@ -333,22 +338,29 @@ impl Heap {
         block.tag(self.codec).filter(|tag| tag.is_resting()).ok_or(broken)
     }
 
-    /// Leaves the last block of a bin that rests alone for good: its tag is damaged.
-    #[cold]
-    fn drop_rest<T>(&mut self, bin: usize, block: Block) -> Option<T> {
-        self.resting.drop_last(bin, self.codec, |block| self.bins.may_be_block(block));
+    /// As [`resting_tag`](Self::resting_tag), of a block of a known size.
+    #[inline(always)]
+    fn resting_tag_of(&self, block: Block, size: usize) -> Option<Tag> {
+        if !self.bins.may_be_block(block) {
+            return None;
+        }
+        block.tag_if(self.codec, |prev_free| Tag::resting(size).with_prev_free(prev_free))
+    }
+
+    /// Leaves the last block that rests of those of a size alone for good if its tag is damaged. Returns
+    /// whether it was.
+    fn drop_if_damaged(&mut self, size: usize) -> bool {
+        let last = self.resting.last(size);
+        let Some(block) = last.filter(|&block| self.resting_tag_of(block, size).is_none()) else {
+            return false;
+        };
+        self.resting.drop_last(size, self.codec, |block| self.bins.may_be_block(block));
         self.damaged += 1;
         self.found = Some(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag });
-        None
+        true
     }
 
-    /// Whether damage was come by that has not been reported.
-    #[inline]
-    pub(crate) fn has_found(&self) -> bool {
-        self.found.is_some()
-    }
-
-    /// That damage, once.
+    /// Damage that was come by, once.
     pub(crate) fn take_found(&mut self) -> Option<Corruption> {
         self.found.take()
     }
@@ -406,12 +418,12 @@ impl Heap {
             }
         }
         self.count_in(size, owner);
+        self.limit_rest();
         Ok(used.payload())
     }
 
     /// Frees the block at `payload`, which lies in the heap's part of `region`: it rests, or is merged
     /// with free neighbours.
-    #[inline(always)]
     pub(crate) fn free(
         &mut self,
         payload: *mut u8,
@@ -420,13 +432,14 @@ impl Heap {
     ) -> Result<Freed, FreeError> {
         let (block, tag) = self.live(payload, region, owner)?;
         let size = tag.size();
-        let bin = self.bins.shape().bin(size);
         // The pool's own blocks are seldom asked for again.
-        if owner == Owner::Caller {
-            if self.resting.has_place(bin, size) {
-                return self.lay_to_rest(block, tag);
+        let stack = if owner == Owner::Caller { self.resting.stack_of(size) } else { None };
+        if let Some(stack) = stack {
+            if self.resting.has_place(size) {
+                self.lay_to_rest(block, tag, stack)?;
+                return Ok(Freed::Done);
             }
-            if let Some(roused) = self.make_way(bin, size) {
+            if let Some(roused) = self.make_way(size) {
                 return Ok(Freed::After(roused));
             }
         }
@@ -435,24 +448,41 @@ impl Heap {
         Ok(Freed::Done)
     }
 
+    /// The quick way in a pool without flags, for a caller's block that has a place to rest. `None`: nothing
+    /// has changed.
+    #[inline(always)]
+    pub(crate) fn free_to_rest(&mut self, payload: *mut u8, region: &Region) -> Option<()> {
+        let (block, tag) = self.live(payload, region, Owner::Caller).ok()?;
+        let stack = self.resting.stack_of(tag.size())?;
+        if !self.resting.has_place(tag.size()) {
+            return None;
+        }
+        self.above(block, tag).ok()?;
+        self.set_rested(block, tag);
+        self.resting.rest(stack, block, tag.size());
+        Some(())
+    }
+
     /// Frees a caller's block that [`free`](Self::free) left for after another, which has been settled: it
     /// rests in its stead.
     pub(crate) fn free_after(
         &mut self,
         payload: *mut u8,
         region: &Region,
-    ) -> Result<Freed, FreeError> {
+    ) -> Result<(), FreeError> {
         let (block, tag) = self.live(payload, region, Owner::Caller)?;
-        self.lay_to_rest(block, tag)
+        match self.resting.stack_of(tag.size()) {
+            Some(stack) => Ok(self.lay_to_rest(block, tag, stack)?),
+            None => Err(FreeError::Corrupted { addr: block.addr() }),
+        }
     }
 
-    /// Lets a caller's block rest, for which there is a place.
-    #[inline(always)]
-    fn lay_to_rest(&mut self, block: Block, tag: Tag) -> Result<Freed, FreeError> {
+    /// Lets a caller's block rest.
+    fn lay_to_rest(&mut self, block: Block, tag: Tag, stack: Stack) -> Result<(), Corruption> {
         let size = tag.size();
         self.free_to_wait(block, tag, size - WORD)?;
-        self.resting.rest(self.bins.shape().bin(size), block, size);
-        Ok(Freed::Done)
+        self.resting.rest(stack, block, size);
+        Ok(())
     }
 
     /// Frees a caller's block, live and with this much room, that waits in nobody's bin: it rests until it
@@ -463,12 +493,18 @@ impl Heap {
         block: Block,
         tag: Tag,
         room: usize,
-    ) -> Result<(), FreeError> {
+    ) -> Result<(), Corruption> {
         self.above(block, tag)?;
         self.fill_free(block, room);
-        block.set_tag(self.codec, Tag::resting(tag.size()).with_prev_free(tag.prev_is_free()));
-        self.count_out(tag.size(), Owner::Caller);
+        self.set_rested(block, tag);
         Ok(())
+    }
+
+    /// Makes a caller's block one that rests.
+    #[inline(always)]
+    fn set_rested(&mut self, block: Block, tag: Tag) {
+        block.set_tag(self.codec, tag.rested());
+        self.count_out(tag.size(), Owner::Caller);
     }
 
     /// Keeps a block that rests for good, because it was found damaged.
@@ -476,8 +512,7 @@ impl Heap {
         self.damaged += 1;
         if let Ok(tag) = self.resting_tag(block) {
             self.count_in(tag.size(), Owner::Pool);
-            let used = Tag::used(tag.size()).with_prev_free(tag.prev_is_free());
-            block.set_tag(self.codec, used.with_internal(true));
+            block.set_tag(self.codec, tag.roused().with_internal(true));
         }
     }
 
@@ -506,48 +541,39 @@ impl Heap {
         }
     }
 
-    /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place in its bin,
-    /// can rest in its stead. Only with every so manyth call: usually merging one block is enough.
+    /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place, can rest in
+    /// its stead. Only with every so manyth call: usually merging one block is enough.
     #[inline(never)]
-    fn make_way(&mut self, bin: usize, size: usize) -> Option<Block> {
-        if bin >= self.resting.bins() {
-            return None;
-        }
+    fn make_way(&mut self, size: usize) -> Option<Block> {
         self.crowded = self.crowded.wrapping_add(1);
         if !self.crowded.is_multiple_of(CROWDED_TURN) {
             return None;
         }
-        let hand = self.resting.next_hand();
-        let block = self.resting.last(hand)?;
-        let Ok(tag) = self.resting_tag(block) else { return self.drop_rest(hand, block) };
-        if !self.resting.has_place_instead(tag.size(), size) {
+        let old = self.resting.next_in_turn()?;
+        let old_size = self.resting_tag(old).ok()?.size();
+        if !self.resting.has_place_instead(old_size, size) {
             return None;
         }
-        self.resting.rouse_last(hand, tag.size());
-        Some(block)
+        self.rouse(old_size)
     }
 
     /// Whether blocks rest.
     pub(crate) fn has_resting(&self) -> bool {
-        !self.resting.is_empty()
+        self.resting.bytes() > 0
     }
 
-    /// The numbers of the bins whose blocks may rest.
-    pub(crate) fn resting_bins(&self) -> Range<usize> {
-        0..self.resting.bins()
+    /// The sizes of blocks that may rest.
+    pub(crate) fn resting_sizes(&self) -> impl Iterator<Item = usize> + use<> {
+        self.resting.sizes()
     }
 
-    /// Ends the rest of the last block of a bin, if there is one; the caller is to
+    /// Ends the rest of the last block of a size, if there is one; the caller is to
     /// [`settle`](Self::settle) it.
-    pub(crate) fn rouse(&mut self, bin: usize) -> Option<Block> {
-        while let Some(block) = self.resting.last(bin) {
-            if let Ok(tag) = self.resting_tag(block) {
-                self.resting.rouse_last(bin, tag.size());
-                return Some(block);
-            }
-            self.drop_rest::<Block>(bin, block);
-        }
-        None
+    pub(crate) fn rouse(&mut self, size: usize) -> Option<Block> {
+        while self.drop_if_damaged(size) {}
+        let block = self.resting.last(size)?;
+        self.resting.rouse_last(size);
+        Some(block)
     }
 
     /// The block above a live one, if it rests; its rest ends, and the caller is to
@@ -558,8 +584,7 @@ impl Heap {
         if !above_tag.is_resting() {
             return None;
         }
-        let bin = self.bins.shape().bin(above_tag.size());
-        self.resting.rouse_block(bin, above, above_tag.size()).then_some(above)
+        self.resting.rouse_block(above, above_tag.size()).then_some(above)
     }
 
     /// Merges a block whose rest has ended with its free neighbours. If they are damaged, it stays as it
@@ -648,6 +673,7 @@ impl Heap {
         if let Some(next) = next {
             self.forget_links(next.block);
         }
+        self.limit_rest();
         Ok(())
     }
 
@@ -844,6 +870,7 @@ impl Heap {
         self.span_bytes += len;
         self.fence_bytes =
             self.fence_bytes.wrapping_add(tag.size()).wrapping_sub(len).wrapping_sub(left_free);
+        self.limit_rest();
         Ok(Some(Span { start: block.with_addr(start).payload().wrapping_sub(WORD), len }))
     }
 
@@ -928,7 +955,7 @@ impl Heap {
         is_in_heap: impl Fn(usize) -> bool,
     ) -> Result<usize, Corruption> {
         let may_be_block = |block: Block| self.bins.may_be_block(block) && is_in_heap(block.addr());
-        self.resting.validate(self.bins.shape(), self.codec, may_be_block)?;
+        self.resting.validate(self.codec, may_be_block)?;
         self.bins.validate(self.codec, &is_in_heap)
     }
 

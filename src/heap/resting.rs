@@ -3,46 +3,65 @@
 //! size takes one as it is (the quick lists of Weinstock and Wulf, SIGPLAN Notices 1988).
 //!
 //! They are listed out of line: nothing of ours is written into them, so that a write after the free
-//! meets no link. Each bin has a stack of *places*; a place names a block and the place below:
+//! meets no link. Each size has a stack of *places*; a place names a block and the place below:
 //!
 //! ```text
-//! blocks: [ - ][ place 1 ][ place 2 ] ...   the block that rests there
-//! below:  [ - ][ place 1 ][ place 2 ] ...   the place below it, or the next spare one; 0 for none
-//! tops:   [ bin 0 ][ bin 1 ] ...            the place on top; 0 for none
+//! places: [ - ][ block, below ][ block, below ] ...   below: the number of the place below it, or of the
+//!                                                     next spare one; 0 for none
+//! tops:   [ 1 granule ][ 2 granules ] ...             the place on top; 0 for none
 //! ```
 //!
-//! A damaged table misleads nobody: only a block whose tag says that it rests is taken.
+//! A damaged table misleads nobody: only a block whose tag says that it rests, and is of that size, is
+//! taken.
 
 use super::{
     block::{Block, Tag, TagCodec},
-    shape::{RestShape, Shape},
+    shape::RestShape,
 };
 use crate::{
     error::{Corruption, CorruptionKind},
-    units::to_u16,
+    units::low_u16,
 };
 
 /// How far down its stack a block is looked for.
 const LOOK_AT_MOST: usize = 8;
 
-/// What place 0 holds.
-const NOTHING: (Block, u16) = (Block::NONE, 0);
+/// The part of what is free beyond half of all memory that may rest.
+const RESTING_SHARE: usize = 8;
+
+/// A place for a block that rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    block: Block,
+    /// A whole word, so that there is nothing in a table that nobody looks at.
+    below: usize,
+}
+
+impl Place {
+    /// What place 0 holds.
+    const NOTHING: Self = Self { block: Block::NONE, below: 0 };
+}
+
+/// The number of a stack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stack(usize);
 
 /// The stacks of blocks that rest.
 ///
-/// Invariants: `blocks` and `below` point to `shape.places` elements in the region, `tops` to
-/// `shape.bins`, which nobody else uses.
+/// Invariants: `places` points to `shape.places` elements in the region, `tops` to `shape.sizes`, which
+/// nobody else uses.
 #[derive(Debug)]
 pub(super) struct Resting {
     shape: RestShape,
-    blocks: *mut Block,
-    below: *mut u16,
+    places: *mut Place,
     tops: *mut u16,
     /// The first place that no block has.
-    spare: u16,
+    spare: usize,
     /// Bytes of the blocks that rest.
     bytes: usize,
-    /// The bin that gives up a block next, when others have no place.
+    /// Bytes that may rest.
+    limit: usize,
+    /// The place whose block's size gives up a block next, when others have no place.
     hand: usize,
 }
 
@@ -50,8 +69,8 @@ impl Resting {
     /// Without a table: nothing rests.
     pub(super) const fn empty() -> Self {
         use core::ptr::null_mut;
-        let (blocks, below, tops) = (null_mut(), null_mut(), null_mut());
-        Self { shape: RestShape::NONE, blocks, below, tops, spare: 0, bytes: 0, hand: 0 }
+        let (places, tops) = (null_mut(), null_mut());
+        Self { shape: RestShape::NONE, places, tops, spare: 0, bytes: 0, limit: 0, hand: 0 }
     }
 
     /// Takes over `shape.table_bytes()` bytes at `table` and makes them an empty table.
@@ -59,202 +78,206 @@ impl Resting {
     /// # Safety
     /// `table` is aligned to words, valid for that many bytes, and left alone from now on.
     pub(super) unsafe fn new(shape: RestShape, table: *mut u8) -> Self {
-        let blocks = table.cast::<Block>();
-        let below = blocks.wrapping_add(shape.places).cast::<u16>();
-        let tops = below.wrapping_add(shape.places);
-        let mut resting = Self { shape, blocks, below, tops, ..Self::empty() };
-        for bin in 0..shape.bins {
-            resting.set_top(bin, 0);
+        let places = table.cast::<Place>();
+        let tops = places.wrapping_add(shape.places).cast::<u16>();
+        let limit = shape.least_bytes;
+        let mut resting = Self { shape, places, tops, limit, ..Self::empty() };
+        for stack in 0..shape.sizes {
+            resting.set_top(stack, 0);
         }
-        for place in (0..shape.places).rev() {
-            resting.set_block(to_u16(place), Block::NONE);
-            resting.set_below(to_u16(place), resting.spare);
-            resting.spare = to_u16(place);
+        for place in (1..shape.places).rev() {
+            resting.set(place, Place { below: resting.spare, ..Place::NOTHING });
+            resting.spare = place;
         }
         if shape.places > 0 {
-            resting.spare = resting.get(0).1;
-            resting.set_below(0, 0);
+            resting.set(0, Place::NOTHING);
         }
         resting
     }
 
     #[inline]
-    fn top(&self, bin: usize) -> u16 {
-        debug_assert!(bin < self.shape.bins);
+    fn top(&self, stack: usize) -> usize {
+        debug_assert!(stack < self.shape.sizes);
         // SAFETY: type invariant.
-        unsafe { self.tops.add(bin).read() }
+        usize::from(unsafe { self.tops.add(stack).read() })
     }
 
     #[inline]
-    fn set_top(&mut self, bin: usize, place: u16) {
-        debug_assert!(bin < self.shape.bins);
+    fn set_top(&mut self, stack: usize, place: usize) {
+        debug_assert!(stack < self.shape.sizes);
         // SAFETY: type invariant; `&mut self` makes it the only access.
-        unsafe { self.tops.add(bin).write(place) };
+        unsafe { self.tops.add(stack).write(low_u16(place)) };
     }
 
-    /// A place's block, and the place below. Numbers out of range, which only damage makes, are wrapped.
+    /// Where a place is. Numbers out of range, which only damage makes, are wrapped.
     #[inline]
-    fn get(&self, place: u16) -> (Block, u16) {
-        let index = usize::from(place) & (self.shape.places - 1);
+    fn at(&self, place: usize) -> *mut Place {
+        self.places.wrapping_add(place & (self.shape.places - 1))
+    }
+
+    #[inline]
+    fn get(&self, place: usize) -> Place {
         // SAFETY: type invariant: there are places, as somebody has the number of one, a power of two.
-        unsafe { (self.blocks.add(index).read(), self.below.add(index).read()) }
+        unsafe { self.at(place).read() }
     }
 
     #[inline]
-    fn set_block(&mut self, place: u16, block: Block) {
-        let index = usize::from(place) & (self.shape.places - 1);
+    fn set(&mut self, place: usize, contents: Place) {
         // SAFETY: as in `get`; `&mut self` makes it the only access.
-        unsafe { self.blocks.add(index).write(block) };
+        unsafe { self.at(place).write(contents) };
     }
 
-    #[inline]
-    fn set_below(&mut self, place: u16, below: u16) {
-        let index = usize::from(place) & (self.shape.places - 1);
-        // SAFETY: as in `get`; `&mut self` makes it the only access.
-        unsafe { self.below.add(index).write(below) };
-    }
-
-    /// The block of a bin that was laid to rest last. O(1).
-    #[inline]
-    pub(super) fn last(&self, bin: usize) -> Option<Block> {
-        if bin >= self.shape.bins {
+    /// The block of this size that was laid to rest last. O(1).
+    #[inline(always)]
+    pub(super) fn last(&self, size: usize) -> Option<Block> {
+        let stack = self.shape.stack(size);
+        if stack >= self.shape.sizes {
             return None;
         }
-        let top = self.top(bin);
-        (top != 0).then(|| self.get(top).0)
+        let top = self.top(stack);
+        (top != 0).then(|| self.get(top).block)
     }
 
-    /// Ends the rest of that block, which is `size` bytes long. O(1).
-    #[inline]
-    pub(super) fn rouse_last(&mut self, bin: usize, size: usize) {
-        let top = self.top(bin);
-        let (_, below) = self.get(top);
-        self.set_top(bin, below);
+    /// Ends the rest of that block. O(1).
+    #[inline(always)]
+    pub(super) fn rouse_last(&mut self, size: usize) {
+        let stack = self.shape.stack(size);
+        let top = self.top(stack);
+        self.set_top(stack, self.get(top).below);
         self.vacate(top, size);
     }
 
     /// A block of `size` bytes leaves its place.
-    #[inline]
-    fn vacate(&mut self, place: u16, size: usize) {
-        self.set_block(place, Block::NONE);
-        self.set_below(place, self.spare);
+    #[inline(always)]
+    fn vacate(&mut self, place: usize, size: usize) {
+        self.set(place, Place { block: Block::NONE, below: self.spare });
         self.spare = place;
-        self.bytes -= size;
+        self.bytes = self.bytes.wrapping_sub(size);
     }
 
-    /// Whether a block of a bin may rest.
-    #[inline]
-    pub(super) fn has_place(&self, bin: usize, size: usize) -> bool {
-        bin < self.shape.bins && self.spare != 0 && self.bytes + size <= self.shape.bytes
+    /// The stack of blocks of this size, if they may rest.
+    #[inline(always)]
+    pub(super) fn stack_of(&self, size: usize) -> Option<Stack> {
+        let stack = self.shape.stack(size);
+        (stack < self.shape.sizes).then_some(Stack(stack))
+    }
+
+    /// Whether there is a place for one of them.
+    #[inline(always)]
+    pub(super) fn has_place(&self, size: usize) -> bool {
+        self.spare != 0 && self.bytes + size <= self.limit
     }
 
     /// Whether a block may rest when one of `old` bytes does not. Blocks that take the place of smaller
     /// ones may have twice the bytes: else those would keep it.
     pub(super) fn has_place_instead(&self, old: usize, size: usize) -> bool {
-        self.bytes - old + size <= 2 * self.shape.bytes
+        self.bytes - old + size <= 2 * self.limit
     }
 
-    /// Lets a block rest, which has a place. O(1).
+    /// Bytes of the blocks that rest.
     #[inline]
-    pub(super) fn rest(&mut self, bin: usize, block: Block, size: usize) {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lets more rest while less than half of all memory is in use: what rests splits what would be whole,
+    /// which matters once memory gets short. `free` bytes of `total` are free, and do not rest.
+    #[inline]
+    pub(super) fn limit_by(&mut self, free: usize, total: usize) {
+        let beyond_half = free.saturating_sub(total / 2);
+        self.limit = self.shape.least_bytes.max(beyond_half / RESTING_SHARE);
+    }
+
+    /// Lets a block rest, which has a place, on the stack of its size. O(1).
+    #[inline(always)]
+    pub(super) fn rest(&mut self, Stack(stack): Stack, block: Block, size: usize) {
         let place = self.spare;
-        let (_, spare) = self.get(place);
-        self.set_block(place, block);
-        self.set_below(place, self.top(bin));
-        self.set_top(bin, place);
-        self.spare = spare;
+        self.spare = self.get(place).below;
+        self.set(place, Place { block, below: self.top(stack) });
+        self.set_top(stack, place);
         self.bytes += size;
     }
 
-    /// Ends the rest of a block of a bin, if it rests and is among the last few. O(1).
-    pub(super) fn rouse_block(&mut self, bin: usize, block: Block, size: usize) -> bool {
+    /// Ends the rest of a block, if it rests and is among the last few of its size. O(1).
+    pub(super) fn rouse_block(&mut self, block: Block, size: usize) -> bool {
         // A block that rests elsewhere may be larger than those that rest here.
-        let Some(last) = self.last(bin) else { return false };
+        let Some(last) = self.last(size) else { return false };
         if last == block {
-            self.rouse_last(bin, size);
+            self.rouse_last(size);
             return true;
         }
-        let is_above = |&place: &u16| self.get(self.get(place).1).0 == block;
-        let Some(above) = self.places(bin).take(LOOK_AT_MOST).find(is_above) else { return false };
-        let (_, place) = self.get(above);
-        self.set_below(above, self.get(place).1);
+        let stack = self.places_from(self.top(self.shape.stack(size)));
+        let is_above = |&place: &usize| self.get(self.get(place).below).block == block;
+        let Some(above) = stack.take(LOOK_AT_MOST).find(is_above) else { return false };
+        let Place { block: there, below: place } = self.get(above);
+        self.set(above, Place { block: there, below: self.get(place).below });
         self.vacate(place, size);
         true
     }
 
-    /// Takes the last block of a bin, which was found damaged, off its stack. O(blocks that rest).
+    /// Takes the last block of a stack, which was found damaged, off it. O(blocks that rest).
     #[cold]
     pub(super) fn drop_last(
         &mut self,
-        bin: usize,
+        size: usize,
         codec: TagCodec,
         may_be_block: impl Fn(Block) -> bool,
     ) {
-        self.rouse_last(bin, 0);
-        let blocks = (0..self.shape.bins).flat_map(|bin| self.in_bin(bin));
+        self.rouse_last(size);
+        let blocks = (0..self.shape.sizes).flat_map(|stack| self.places_from(self.top(stack)));
+        let blocks = blocks.map(|place| self.get(place).block);
         let tags = blocks.filter(|&block| may_be_block(block)).filter_map(|block| block.tag(codec));
         self.bytes = tags.map(Tag::size).sum();
     }
 
-    /// Bins that have stacks.
-    pub(super) fn bins(&self) -> usize {
-        self.shape.bins
+    /// Sizes that have stacks, in bytes.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = usize> + use<> {
+        let shape = self.shape;
+        (0..shape.sizes).map(move |stack| shape.size(stack))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// The bin that is to give up its last block next: another one with each call. O(1).
-    pub(super) fn next_hand(&mut self) -> usize {
-        self.hand = if self.hand + 1 < self.shape.bins { self.hand + 1 } else { 0 };
-        self.hand
-    }
-
-    /// The places of a bin, from the top on.
-    fn places(&self, bin: usize) -> impl Iterator<Item = u16> {
-        self.places_from(self.top(bin))
+    /// The block whose turn it is to make its size give up one; another one with each call. O(1).
+    pub(super) fn next_in_turn(&mut self) -> Option<Block> {
+        self.hand = (self.hand + 1) & (self.shape.places - 1);
+        let block = self.get(self.hand).block;
+        (!block.is_none()).then_some(block)
     }
 
     /// A place and those below it.
-    fn places_from(&self, top: u16) -> impl Iterator<Item = u16> {
-        let some = |place: u16| (place != 0).then_some(place);
-        let below = move |&place: &u16| some(self.get(place).1);
+    fn places_from(&self, top: usize) -> impl Iterator<Item = usize> {
+        let some = |place: usize| (place != 0).then_some(place);
+        let below = move |&place: &usize| some(self.get(place).below);
         core::iter::successors(some(top), below).take(self.shape.places)
     }
 
-    /// The blocks of a bin that rest, the last one first.
-    fn in_bin(&self, bin: usize) -> impl Iterator<Item = Block> {
-        self.places(bin).map(|place| self.get(place).0)
-    }
-
-    /// Checks all stacks: that blocks are ones that rest, and in the bin of their size, and that each
-    /// place is in one stack, or spare and empty. O(places).
+    /// Checks all stacks: that blocks are ones that rest, and of their stack's size, and that each place
+    /// is in one stack, or spare and empty. O(sizes + places).
     pub(super) fn validate(
         &self,
-        bins: Shape,
         codec: TagCodec,
         may_be_block: impl Fn(Block) -> bool,
     ) -> Result<(), Corruption> {
         let broken = Corruption { addr: self.tops.addr(), kind: CorruptionKind::Bin };
-        let is_place = |place: &u16| usize::from(*place) < self.shape.places;
+        let is_place = |place: &usize| *place < self.shape.places;
         let (mut bytes, mut found) = (0, 0);
-        for bin in 0..self.shape.bins {
-            for place in self.places(bin) {
+        for stack in 0..self.shape.sizes {
+            for place in self.places_from(self.top(stack)) {
                 if !is_place(&place) {
                     return Err(broken);
                 }
-                bytes += self.check_place(place, bin, bins, codec, &may_be_block)?;
+                bytes += self.check_place(place, stack, codec, &may_be_block)?;
                 found += 1;
             }
         }
         for place in self.places_from(self.spare) {
-            if !is_place(&place) || !self.get(place).0.is_none() {
+            if !is_place(&place) || !self.get(place).block.is_none() {
                 return Err(broken);
             }
             found += 1;
         }
-        if self.shape.places > 0 && (found != self.shape.places - 1 || self.get(0) != NOTHING) {
+        if self.shape.places > 0
+            && (found != self.shape.places - 1 || self.get(0) != Place::NOTHING)
+        {
             return Err(broken);
         }
         if bytes == self.bytes {
@@ -266,19 +289,22 @@ impl Resting {
     /// Checks the block in a place, and says how large it is.
     fn check_place(
         &self,
-        place: u16,
-        bin: usize,
-        bins: Shape,
+        place: usize,
+        stack: usize,
         codec: TagCodec,
         may_be_block: &impl Fn(Block) -> bool,
     ) -> Result<usize, Corruption> {
-        let block = self.get(place).0;
+        let block = self.get(place).block;
         if !may_be_block(block) {
-            let addr = self.blocks.wrapping_add(usize::from(place)).addr();
-            return Err(Corruption { addr, kind: CorruptionKind::BlockLinks });
+            return Err(Corruption {
+                addr: self.at(place).addr(),
+                kind: CorruptionKind::BlockLinks,
+            });
         }
         match block.tag(codec) {
-            Some(tag) if tag.is_resting() && bins.bin(tag.size()) == bin => Ok(tag.size()),
+            Some(tag) if tag.is_resting() && self.shape.stack(tag.size()) == stack => {
+                Ok(tag.size())
+            }
             _ => Err(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag }),
         }
     }
@@ -290,8 +316,7 @@ mod tests {
 
     #[test]
     fn twice_the_bytes_may_rest_in_the_stead_of_others() {
-        let shape = RestShape { bytes: 100, ..RestShape::NONE };
-        let resting = Resting { shape, bytes: 150, ..Resting::empty() };
+        let resting = Resting { limit: 100, bytes: 150, ..Resting::empty() };
         assert!(resting.has_place_instead(50, 100) && !resting.has_place_instead(50, 101));
         assert!(resting.has_place_instead(10, 60) && !resting.has_place_instead(10, 61));
     }

@@ -4,7 +4,7 @@
 //! covers one power of two, cut into as many bins as the first row has (TLSF's two levels: Masmano,
 //! Ripoll, Crespo, Real, ECRTS 2004).
 
-use super::block::Block;
+use super::resting::Place;
 use crate::units::{Granule, WORD, floor_log2, to_u32, to_usize};
 
 /// Scale of the region sizes at which rows get finer: a region of 4 KiB on a 32-bit target.
@@ -13,9 +13,13 @@ const MIN_TABLE_SHARE: usize = WORD;
 /// Regions below this size have no resting blocks: the places for them would take too much.
 const MIN_RESTING_REGION: usize = WORD << 11;
 
-/// The part of the largest region that may rest: what rests is missing when memory is short, and
-/// splits what would be whole.
-const RESTING_SHARE: usize = 1024;
+/// Blocks of so many sizes may rest: one for this many bytes of the region, and at most 1024, so up to
+/// 16 KiB at the smallest granule.
+const BYTES_PER_SIZE: usize = 512;
+const MAX_SIZES: usize = 1024;
+
+/// The part of the largest region that may rest however little is free.
+const LEAST_SHARE: usize = 1024;
 
 /// In small regions the share is larger, up to this many bytes: a few blocks.
 const FEW_BYTES: usize = WORD << 8;
@@ -31,11 +35,8 @@ const MIN_PLACES: usize = 8;
 /// Most places.
 const MAX_PLACES: usize = 1024;
 
-/// Rows of bins whose blocks may rest: sizes up to 8 KiB at the smallest granule.
-const RESTING_ROWS: usize = 5;
-
 /// The tables' dimensions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Shape {
     granule: Granule,
     row_shift: u32,
@@ -75,17 +76,17 @@ impl Shape {
         Self { granule, row_shift, rows, last: rows * columns - 1, columns, row_mask }
     }
 
-    pub(super) const fn bins(self) -> usize {
+    pub(super) const fn bins(&self) -> usize {
         self.rows * self.columns
     }
 
-    pub(super) const fn rows(self) -> usize {
+    pub(super) const fn rows(&self) -> usize {
         self.rows
     }
 
     /// The bin of blocks of `size` bytes; the last one also takes all that are larger.
     #[inline]
-    pub(super) fn bin(self, size: usize) -> usize {
+    pub(super) fn bin(&self, size: usize) -> usize {
         let units = size >> self.granule.shift();
         if units < self.columns {
             return units;
@@ -98,28 +99,28 @@ impl Shape {
 
     /// Whether all blocks of a bin have one size.
     #[inline]
-    pub(super) fn is_exact(self, bin: usize) -> bool {
+    pub(super) fn is_exact(&self, bin: usize) -> bool {
         bin < 2 * self.columns
     }
 
     #[inline]
-    pub(super) fn row_of(self, bin: usize) -> usize {
+    pub(super) fn row_of(&self, bin: usize) -> usize {
         bin >> self.row_shift
     }
 
     #[inline]
-    pub(super) fn column_of(self, bin: usize) -> usize {
+    pub(super) fn column_of(&self, bin: usize) -> usize {
         bin & (self.columns - 1)
     }
 
     #[inline]
-    pub(super) fn bin_at(self, row: usize, column: usize) -> usize {
+    pub(super) fn bin_at(&self, row: usize, column: usize) -> usize {
         row << self.row_shift | column
     }
 
     /// A bit for each bin of a row.
     #[inline]
-    pub(super) fn row_mask(self) -> usize {
+    pub(super) fn row_mask(&self) -> usize {
         self.row_mask
     }
 }
@@ -127,43 +128,55 @@ impl Shape {
 /// How much may rest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RestShape {
-    /// Bins, from the smallest on, whose blocks may rest.
-    pub(super) bins: usize,
-    /// Places for them, a power of two; the first is never used.
+    granule: Granule,
+    /// Sizes that have stacks: so many granules, and all below.
+    pub(super) sizes: usize,
+    /// Places for blocks, a power of two; the first is never used.
     pub(super) places: usize,
-    /// Bytes that may rest, or twice that where blocks rest in the stead of others.
-    pub(super) bytes: usize,
+    /// Bytes that may rest at any rate, or twice that where blocks rest in the stead of others.
+    pub(super) least_bytes: usize,
 }
 
 impl RestShape {
     /// Of a heap where nothing rests.
-    pub(super) const NONE: Self = Self { bins: 0, places: 0, bytes: 0 };
+    pub(super) const NONE: Self =
+        Self { granule: Granule::new(1), sizes: 0, places: 0, least_bytes: 0 };
 
-    /// For the bins of a region of `bytes` bytes.
-    pub(super) fn new(bins: Shape, bytes: usize) -> Self {
+    /// For a region of `bytes` bytes.
+    pub(super) fn new(granule: Granule, bytes: usize) -> Self {
         if bytes < MIN_RESTING_REGION {
             return Self::NONE;
         }
         let places = (bytes / BYTES_PER_PLACE).clamp(MIN_PLACES, MAX_PLACES);
         Self {
-            bins: bins.rows.min(RESTING_ROWS) * bins.columns,
+            granule,
+            sizes: (bytes / BYTES_PER_SIZE).min(MAX_SIZES),
             places: 1 << floor_log2(places),
-            bytes: (bytes / RESTING_SHARE).max((bytes / SMALL_SHARE).min(FEW_BYTES)),
+            least_bytes: (bytes / LEAST_SHARE).max((bytes / SMALL_SHARE).min(FEW_BYTES)),
         }
     }
 
+    /// The stack of blocks of `size` bytes, if it is less than `sizes`.
+    #[inline]
+    pub(super) fn stack(&self, size: usize) -> usize {
+        size >> self.granule.shift()
+    }
+
+    /// The size of a stack's blocks.
+    pub(super) fn size(&self, stack: usize) -> usize {
+        stack << self.granule.shift()
+    }
+
     /// Bytes of table; see [`Resting`](super::resting::Resting).
-    pub(super) const fn table_bytes(self) -> usize {
-        if self.places == 0 {
-            return 0;
-        }
-        self.places * size_of::<Block>() + (self.places + self.bins) * size_of::<u16>()
+    pub(super) const fn table_bytes(&self) -> usize {
+        self.places * size_of::<Place>() + self.sizes * size_of::<u16>()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heap::Block;
 
     #[test]
     fn bins_ascend_with_size_and_small_ones_are_exact() {
@@ -186,7 +199,7 @@ mod tests {
     fn small_regions_have_small_tables() {
         for kib in [1usize, 4, 16, 64, 128, 1024] {
             let shape = Shape::new(Granule::new(1), kib << 10);
-            let rest = RestShape::new(shape, kib << 10);
+            let rest = RestShape::new(Granule::new(1), kib << 10);
             let bytes = shape.bins() * size_of::<Block>() + rest.table_bytes();
             assert!(bytes * 100 / (kib << 10) <= 30, "{kib} KiB pays {bytes}");
             assert!(shape.bin(kib << 10) < shape.bins());

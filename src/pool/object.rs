@@ -12,7 +12,7 @@ use core::{
 
 use lock_api::{Mutex, RawMutex};
 
-use super::pool::{Guarded, Pool, shared};
+use super::pool::{Guarded, Pool, quick_or};
 use crate::{
     config::{ClassId, SizeClass},
     error::{AllocError, ConfigError},
@@ -109,7 +109,12 @@ impl<'p, T, L: RawMutex> ObjectPool<'p, T, L> {
     /// # Errors
     /// [`InsertError`] gives the value back if there is no slot for it.
     pub fn insert(&self, value: T) -> Result<Pooled<'p, T, L>, InsertError<T>> {
-        match shared(self.pool, |cache, engine| cache.alloc_fixed(self.class, engine)) {
+        let slot = quick_or(
+            self.pool,
+            |cache, _| cache.alloc_fixed_quick(self.class),
+            |cache, engine| cache.alloc_fixed(self.class, engine),
+        );
+        match slot {
             Ok(slot) => {
                 let slot = slot.cast::<T>();
                 // SAFETY: the slot is fresh, and large and aligned enough for a `T`.
@@ -155,7 +160,11 @@ impl<T, L: RawMutex> Pooled<'_, T, L> {
 
     fn return_slot(&self) {
         let slot = self.value.cast();
-        let freed = shared(self.pool, |cache, engine| cache.free(slot, None, engine));
+        let freed = quick_or(
+            self.pool,
+            |cache, _| cache.free_quick(slot.addr().get(), None).then_some(()),
+            |cache, engine| cache.free(slot, None, engine),
+        );
         debug_assert!(freed.is_ok(), "{freed:?}");
     }
 }

@@ -99,7 +99,24 @@ pub(super) fn shared<L: RawMutex, R>(
     locked(pool.lock(), work)
 }
 
+/// As [`shared`], but tries first what is `quick` and leaves nothing to report: so its result need not wait
+/// in memory until the lock is let go.
+#[inline(always)]
+pub(super) fn quick_or<L: RawMutex, R, E>(
+    pool: &Mutex<L, Guarded>,
+    quick: impl FnOnce(&CacheCore, &mut Engine) -> Option<R>,
+    whole: impl FnOnce(&mut CacheCore, &mut Engine) -> Result<R, E>,
+) -> Result<R, E> {
+    let mut guarded = pool.lock();
+    let Guarded { engine, shared, .. } = &mut *guarded;
+    match quick(shared, engine) {
+        Some(done) => Ok(done),
+        None => locked(guarded, whole),
+    }
+}
+
 /// As [`shared`], where the lock has been taken.
+#[inline(never)]
 fn locked<L: RawMutex, R>(
     mut guarded: MutexGuard<'_, L, Guarded>,
     work: impl FnOnce(&mut CacheCore, &mut Engine) -> R,
@@ -108,23 +125,6 @@ fn locked<L: RawMutex, R>(
     let result = work(shared, engine);
     finish(guarded);
     result
-}
-
-/// What [`Pool::alloc`] does where its first step does not do.
-#[inline(never)]
-fn alloc_slow<L: RawMutex>(
-    guarded: MutexGuard<'_, L, Guarded>,
-    layout: Layout,
-) -> Result<NonNull<u8>, AllocError> {
-    locked(guarded, |cache, engine| calls::alloc(cache, engine, layout))
-}
-
-#[inline(never)]
-fn free_slow<L: RawMutex>(
-    guarded: MutexGuard<'_, L, Guarded>,
-    pointer: NonNull<u8>,
-) -> Result<(), FreeError> {
-    locked(guarded, |cache, engine| calls::free(cache, engine, pointer))
 }
 
 /// Lets the lock go, then reports what happened under it.
@@ -261,6 +261,16 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         shared(&self.inner, work)
     }
 
+    /// As [`shared`](Self::shared), if what is quick does not do.
+    #[inline(always)]
+    fn quick_or<R, E>(
+        &self,
+        quick: impl FnOnce(&CacheCore, &mut Engine) -> Option<R>,
+        whole: impl FnOnce(&mut CacheCore, &mut Engine) -> Result<R, E>,
+    ) -> Result<R, E> {
+        quick_or(&self.inner, quick, whole)
+    }
+
     /// Allocates memory for a layout: from the size class that suits it with little waste, if
     /// there is one, else from the heap. O(1), or, when memory runs out, O(slots in the depots),
     /// once; under the lock.
@@ -269,13 +279,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// [`AllocError`]; the failure is counted. Before it gives up, the pool takes back what its
     /// depots and its shared cache hold, and asks local caches to do the same.
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let mut guarded = self.inner.lock();
-        if guarded.engine.is_plain()
-            && let Some(block) = guarded.engine.alloc_plain(layout)
-        {
-            return Ok(block);
-        }
-        alloc_slow(guarded, layout)
+        self.quick_or(
+            |cache, engine| calls::alloc_quick(cache, engine, layout),
+            |cache, engine| calls::alloc(cache, engine, layout),
+        )
     }
 
     /// Like [`alloc`](Self::alloc), with every byte zero. O(1) plus the bytes, which are zeroed
@@ -324,11 +331,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live block of this pool; nothing changes, and it is counted.
     pub unsafe fn free(&self, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        let mut guarded = self.inner.lock();
-        if guarded.engine.is_plain() && guarded.engine.free_plain(pointer).is_ok() {
-            return Ok(());
-        }
-        free_slow(guarded, pointer)
+        self.quick_or(
+            |cache, engine| calls::free_quick(cache, engine, pointer),
+            |cache, engine| calls::free(cache, engine, pointer),
+        )
     }
 
     /// Frees a block or slot whose caller states the layout that it was allocated with, or, by
@@ -371,11 +377,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         pointer: NonNull<u8>,
         layout: Layout,
     ) -> Result<(), FreeError> {
-        let mut guarded = self.inner.lock();
-        if guarded.engine.is_plain() && guarded.engine.free_plain(pointer).is_ok() {
-            return Ok(());
-        }
-        locked(guarded, |cache, engine| calls::free_sized(cache, engine, pointer, layout, true))
+        self.quick_or(
+            |cache, engine| calls::free_quick(cache, engine, pointer),
+            |cache, engine| calls::free_sized(cache, engine, pointer, layout, true),
+        )
     }
 
     /// Allocates a slot of a class. O(1), under the lock.
@@ -383,7 +388,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`AllocError`]; the failure is counted.
     pub fn alloc_fixed(&self, class: ClassId) -> Result<NonNull<u8>, AllocError> {
-        self.shared(|cache, engine| cache.alloc_fixed(class, engine))
+        self.quick_or(
+            |cache, _| cache.alloc_fixed_quick(class),
+            |cache, engine| cache.alloc_fixed(class, engine),
+        )
     }
 
     /// Frees a slot of a class. O(1), under the lock.
@@ -394,7 +402,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Errors
     /// [`FreeError`] if it is not a live slot of this class; nothing changes, and it is counted.
     pub unsafe fn free_fixed(&self, class: ClassId, pointer: NonNull<u8>) -> Result<(), FreeError> {
-        self.shared(|cache, engine| cache.free(pointer, Some(class), engine))
+        self.quick_or(
+            |cache, _| cache.free_quick(pointer.addr().get(), Some(class)).then_some(()),
+            |cache, engine| cache.free(pointer, Some(class), engine),
+        )
     }
 
     /// Allocates a slot of the smallest class that holds `size` bytes, however much that wastes:
@@ -422,7 +433,10 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn alloc_slot(&self, size: usize) -> Result<NonNull<u8>, AllocError> {
-        self.shared(|cache, engine| cache.alloc_slot(size, engine))
+        self.quick_or(
+            |cache, _| cache.alloc_slot_quick(size),
+            |cache, engine| cache.alloc_slot(size, engine),
+        )
     }
 
     /// Frees a slot of whatever class; a block of the heap is

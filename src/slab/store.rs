@@ -425,14 +425,11 @@ impl Store {
         }
     }
 
-    /// As [`Heap::alloc`] for a caller and any alignment of at most the granule. `None` says nothing.
+    /// The quick way to allocate in a pool without flags; see [`Heap::alloc_rested`].
     #[inline(always)]
-    pub(crate) fn alloc_plain(&mut self, size: usize) -> Option<*mut u8> {
-        let request = self.heap.request(size)?;
-        match self.heap.alloc_rested(request, 1, Owner::Caller) {
-            None if !self.heap.has_found() => self.heap.alloc_free(request, Owner::Caller).ok()?,
-            rested => rested,
-        }
+    pub(crate) fn alloc_rested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
+        let need = self.heap.block_size(size)?;
+        self.heap.alloc_rested(need, align, Owner::Caller)
     }
 
     /// Damage that was come by since it was asked for last.
@@ -478,8 +475,8 @@ impl Store {
         if !self.heap.has_resting() {
             return false;
         }
-        for bin in self.heap.resting_bins() {
-            while let Some(block) = self.heap.rouse(bin) {
+        for size in self.heap.resting_sizes() {
+            while let Some(block) = self.heap.rouse(size) {
                 self.settle(block);
             }
         }
@@ -561,8 +558,18 @@ impl Store {
         Ok(())
     }
 
-    /// Frees a caller's heap block in a pool without flags.
+    /// The quick way to free a caller's block in a pool without flags, if it is in the first region; see
+    /// [`Heap::free_to_rest`].
     #[inline(always)]
+    pub(crate) fn free_to_rest(&mut self, payload: *mut u8) -> Option<()> {
+        let region = &self.first.as_ref()?.region;
+        if !region.contains(payload.addr()) {
+            return None;
+        }
+        self.heap.free_to_rest(region.at(payload.addr()), region)
+    }
+
+    /// Frees a caller's heap block in a pool without flags.
     pub(crate) fn free_plain(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let region = self.owner_of(payload.addr())?.region;
         self.free_in(region.at(payload.addr()), &region, Owner::Caller)
@@ -595,7 +602,6 @@ impl Store {
         Ok(())
     }
 
-    #[inline(always)]
     fn free_in(
         &mut self,
         payload: *mut u8,
