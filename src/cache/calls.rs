@@ -65,7 +65,7 @@ pub(crate) fn alloc_quick(
 ) -> Option<NonNull<u8>> {
     match engine.calls {
         Some(calls) => (calls.alloc_quick)(cache, layout),
-        None => engine.alloc_rested(layout),
+        None => engine.alloc_plain(layout),
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn free_quick(
 ) -> Option<()> {
     match engine.calls {
         Some(calls) => (calls.free_quick)(cache, pointer).then_some(()),
-        None => engine.free_to_rest(pointer),
+        None => engine.free_plain(pointer).ok(),
     }
 }
 

@@ -638,22 +638,15 @@ impl Engine {
         }
     }
 
-    /// The quick way to allocate in a pool that [is plain](Self::is_plain): a block that rests. `None` says
-    /// nothing.
+    /// The quick way to allocate in a pool that [is plain](Self::is_plain). `None` says nothing.
     #[inline(always)]
-    pub(crate) fn alloc_rested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    pub(crate) fn alloc_plain(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if layout.size() == 0 {
             return None;
         }
-        let block = self.slabs.store.alloc_rested(layout.size(), layout.align())?;
+        let block = self.slabs.store.alloc_plain(layout.size(), layout.align())?;
         self.note_peak();
         NonNull::new(block)
-    }
-
-    /// The quick way to free in such a pool. `None`: nothing has changed.
-    #[inline(always)]
-    pub(crate) fn free_to_rest(&mut self, pointer: NonNull<u8>) -> Option<()> {
-        self.slabs.store.free_to_rest(pointer.as_ptr())
     }
 
     /// The whole way in such a pool.
@@ -676,6 +669,7 @@ impl Engine {
     }
 
     /// Frees in such a pool.
+    #[inline(always)]
     pub(crate) fn free_plain(&mut self, pointer: NonNull<u8>) -> Result<(), FreeError> {
         self.slabs.store.free_plain(pointer.as_ptr())
     }

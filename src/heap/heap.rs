@@ -250,7 +250,7 @@ impl Heap {
         self.total_bytes.wrapping_sub(used).wrapping_sub(self.fence_bytes)
     }
 
-    /// How much may rest depends on how much is free: to be called when that has changed.
+    /// How much may rest depends on how much is free: to be called when less is.
     fn limit_rest(&mut self) {
         let free = self.free_bytes().saturating_sub(self.resting.bytes());
         self.resting.limit_by(free, self.total_bytes);
@@ -287,15 +287,14 @@ impl Heap {
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
         let Some(need) = self.block_size(size) else { return Ok(None) };
-        if let Some(rested) = self.alloc_rested(need, align, owner) {
-            return Ok(Some(rested));
+        match self.alloc_rested(need, align, owner) {
+            None => self.alloc_free(need, align, owner),
+            rested => Ok(rested),
         }
-        self.drop_if_damaged(need);
-        self.alloc_free(need, align, owner)
     }
 
-    /// The quick way: takes the last block that rests of those of `need` bytes, if it happens to be
-    /// aligned. `None` says nothing.
+    /// The first half of [`alloc`](Self::alloc): takes the last block that rests of those of `need` bytes,
+    /// if it happens to be aligned.
     #[inline(always)]
     pub(crate) fn alloc_rested(
         &mut self,
@@ -304,7 +303,10 @@ impl Heap {
         owner: Owner,
     ) -> Option<*mut u8> {
         let block = self.resting.last(need)?;
-        let tag = self.resting_tag_of(block, need)?;
+        let Some(tag) = self.resting_tag_of(block, need) else {
+            self.drop_last(need);
+            return None;
+        };
         if block.payload().addr() & (align - 1) != 0 {
             return None;
         }
@@ -314,8 +316,9 @@ impl Heap {
         Some(block.payload())
     }
 
-    /// Cuts a free block.
-    fn alloc_free(
+    /// The second half: cuts a free block.
+    #[inline(never)]
+    pub(crate) fn alloc_free(
         &mut self,
         need: usize,
         align: usize,
@@ -347,20 +350,23 @@ impl Heap {
         block.tag_if(self.codec, |prev_free| Tag::resting(size).with_prev_free(prev_free))
     }
 
-    /// Leaves the last block that rests of those of a size alone for good if its tag is damaged. Returns
-    /// whether it was.
-    fn drop_if_damaged(&mut self, size: usize) -> bool {
-        let last = self.resting.last(size);
-        let Some(block) = last.filter(|&block| self.resting_tag_of(block, size).is_none()) else {
-            return false;
-        };
+    /// Leaves the last block that rests of those of a size alone for good: its tag is damaged.
+    #[cold]
+    #[inline(never)]
+    fn drop_last(&mut self, size: usize) {
+        let addr = self.resting.last(size).map_or(0, Block::addr);
         self.resting.drop_last(size, self.codec, |block| self.bins.may_be_block(block));
         self.damaged += 1;
-        self.found = Some(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag });
-        true
+        self.found = Some(Corruption { addr, kind: CorruptionKind::BlockTag });
     }
 
-    /// Damage that was come by, once.
+    /// Whether damage was come by that has not been reported.
+    #[inline]
+    pub(crate) fn has_found(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// That damage, once.
     pub(crate) fn take_found(&mut self) -> Option<Corruption> {
         self.found.take()
     }
@@ -424,6 +430,7 @@ impl Heap {
 
     /// Frees the block at `payload`, which lies in the heap's part of `region`: it rests, or is merged
     /// with free neighbours.
+    #[inline(always)]
     pub(crate) fn free(
         &mut self,
         payload: *mut u8,
@@ -448,21 +455,6 @@ impl Heap {
         Ok(Freed::Done)
     }
 
-    /// The quick way in a pool without flags, for a caller's block that has a place to rest. `None`: nothing
-    /// has changed.
-    #[inline(always)]
-    pub(crate) fn free_to_rest(&mut self, payload: *mut u8, region: &Region) -> Option<()> {
-        let (block, tag) = self.live(payload, region, Owner::Caller).ok()?;
-        let stack = self.resting.stack_of(tag.size())?;
-        if !self.resting.has_place(tag.size()) {
-            return None;
-        }
-        self.above(block, tag).ok()?;
-        self.set_rested(block, tag);
-        self.resting.rest(stack, block, tag.size());
-        Some(())
-    }
-
     /// Frees a caller's block that [`free`](Self::free) left for after another, which has been settled: it
     /// rests in its stead.
     pub(crate) fn free_after(
@@ -478,6 +470,7 @@ impl Heap {
     }
 
     /// Lets a caller's block rest.
+    #[inline(always)]
     fn lay_to_rest(&mut self, block: Block, tag: Tag, stack: Stack) -> Result<(), Corruption> {
         let size = tag.size();
         self.free_to_wait(block, tag, size - WORD)?;
@@ -570,10 +563,14 @@ impl Heap {
     /// Ends the rest of the last block of a size, if there is one; the caller is to
     /// [`settle`](Self::settle) it.
     pub(crate) fn rouse(&mut self, size: usize) -> Option<Block> {
-        while self.drop_if_damaged(size) {}
-        let block = self.resting.last(size)?;
-        self.resting.rouse_last(size);
-        Some(block)
+        while let Some(block) = self.resting.last(size) {
+            if self.resting_tag_of(block, size).is_some() {
+                self.resting.rouse_last(size);
+                return Some(block);
+            }
+            self.drop_last(size);
+        }
+        None
     }
 
     /// The block above a live one, if it rests; its rest ends, and the caller is to
@@ -673,7 +670,6 @@ impl Heap {
         if let Some(next) = next {
             self.forget_links(next.block);
         }
-        self.limit_rest();
         Ok(())
     }
 

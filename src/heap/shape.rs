@@ -30,7 +30,7 @@ const SMALL_SHARE: usize = 64;
 const BYTES_PER_PLACE: usize = 8192;
 
 /// At least this many places.
-const MIN_PLACES: usize = 8;
+const MIN_PLACES: usize = 16;
 
 /// Most places.
 const MAX_PLACES: usize = 1024;

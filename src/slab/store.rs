@@ -425,11 +425,17 @@ impl Store {
         }
     }
 
-    /// The quick way to allocate in a pool without flags; see [`Heap::alloc_rested`].
+    /// As [`Heap::alloc`] for a caller in a pool without flags, while there is nothing to report. `None` says
+    /// nothing.
     #[inline(always)]
-    pub(crate) fn alloc_rested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
+    pub(crate) fn alloc_plain(&mut self, size: usize, align: usize) -> Option<*mut u8> {
         let need = self.heap.block_size(size)?;
-        self.heap.alloc_rested(need, align, Owner::Caller)
+        match self.heap.alloc_rested(need, align, Owner::Caller) {
+            None if !self.heap.has_found() => {
+                self.heap.alloc_free(need, align, Owner::Caller).ok()?
+            }
+            rested => rested,
+        }
     }
 
     /// Damage that was come by since it was asked for last.
@@ -558,18 +564,8 @@ impl Store {
         Ok(())
     }
 
-    /// The quick way to free a caller's block in a pool without flags, if it is in the first region; see
-    /// [`Heap::free_to_rest`].
-    #[inline(always)]
-    pub(crate) fn free_to_rest(&mut self, payload: *mut u8) -> Option<()> {
-        let region = &self.first.as_ref()?.region;
-        if !region.contains(payload.addr()) {
-            return None;
-        }
-        self.heap.free_to_rest(region.at(payload.addr()), region)
-    }
-
     /// Frees a caller's heap block in a pool without flags.
+    #[inline(always)]
     pub(crate) fn free_plain(&mut self, payload: *mut u8) -> Result<(), FreeError> {
         let region = self.owner_of(payload.addr())?.region;
         self.free_in(region.at(payload.addr()), &region, Owner::Caller)
@@ -602,6 +598,7 @@ impl Store {
         Ok(())
     }
 
+    #[inline(always)]
     fn free_in(
         &mut self,
         payload: *mut u8,
