@@ -10,7 +10,7 @@
 //!
 //! *Room* is what the heap or a class has for an object. With [`PoolFlags::CANARY`] the object ends
 //! where its caller asked for it to end, to the byte; canary bytes follow, and the last words, the
-//! *seal*, say how long the object is. Both come from the pool's key and their address. No canary
+//! *seal*, say how long the object is. Both come from the pool's key and the object's address. No canary
 //! byte is zero, nor the first of a seal, so that a string's end written one byte too far shows too.
 //!
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
@@ -62,6 +62,13 @@ impl Harden {
     #[inline(always)]
     pub(crate) const fn is_off(self) -> bool {
         self.set().difference(PoolFlags::GUARD).is_empty()
+    }
+
+    /// Whether there are flags, and all that they ask for is to fill and check memory.
+    #[inline(always)]
+    pub(crate) const fn only_fills(self) -> bool {
+        const MORE: PoolFlags = PoolFlags::RANDOM.union(PoolFlags::QUARANTINE).union(PROFILE);
+        !self.is_off() && !self.set().intersects(MORE)
     }
 
     /// Whether freed memory is poisoned.
@@ -134,6 +141,16 @@ impl Harden {
         parts(start, size, room).for_each(|part| unsafe { part.store(word) });
     }
 
+    /// Whether memory was left alone since it was filled.
+    ///
+    /// # Safety
+    /// As [`check_free`](Self::check_free).
+    #[inline(always)]
+    pub(crate) unsafe fn is_filled(self, start: *mut u8, room: usize) -> bool {
+        // SAFETY: the caller's promise.
+        !self.poisons() || differs(unsafe { words(start, room) }) == 0
+    }
+
     /// Looks for a word that was written to since the memory was filled: the first that is not poison,
     /// and not `ours`. `start` is aligned to words, `room` a multiple of them.
     ///
@@ -149,8 +166,8 @@ impl Harden {
         if !self.poisons() {
             return Ok(());
         }
-        // SAFETY: the caller's promise: that many words, aligned.
-        let words = unsafe { core::slice::from_raw_parts(start.cast::<usize>(), room / WORD) };
+        // SAFETY: the caller's promise.
+        let words = unsafe { words(start, room) };
         let is_written = |words: &&[usize]| differs(words) != 0;
         words.chunks(BATCH).filter(is_written).try_for_each(|words| find_written(words, &ours))
     }
@@ -199,16 +216,16 @@ impl Harden {
             return;
         }
         let slack = (room - size).min(MAX_SLACK);
-        let seal = start.wrapping_add(room - SEAL);
-        let first = room - slack;
-        let canaries = parts(start, first, canary_end(first, room));
+        let (first, end) = (room - slack, start.wrapping_add(room));
+        let secret = self.secret(end.addr());
         // SAFETY: within the room.
-        canaries.for_each(|part| unsafe { part.store(self.canary(part.addr())) });
-        let [stored, check] = self.seal_words(seal.addr(), slack);
+        canaries(start, first, room).for_each(|part| unsafe { part.store(secret | ONES) });
+        let [stored, check] = seal_words(secret, slack);
+        let (seal, of_it) = seal_at(end);
         // SAFETY: the last words of the room, which ends on a word.
         unsafe {
-            AtomicU32::from_ptr(seal.cast()).store(stored, Relaxed);
-            AtomicU32::from_ptr(seal.cast::<u32>().wrapping_add(1)).store(check, Relaxed);
+            AtomicU32::from_ptr(seal).store(stored, Relaxed);
+            AtomicU32::from_ptr(of_it).store(check, Relaxed);
         }
     }
 
@@ -226,24 +243,21 @@ impl Harden {
         if !self.seals() {
             return Ok(room);
         }
-        let seal = start.wrapping_add(room - SEAL);
+        let end = start.wrapping_add(room);
+        let (secret, (seal, of_it)) = (self.secret(end.addr()), seal_at(end));
         // SAFETY: the last words of the room, which ends on a word.
         let [stored, check] = unsafe {
-            [
-                AtomicU32::from_ptr(seal.cast()).load(Relaxed),
-                AtomicU32::from_ptr(seal.cast::<u32>().wrapping_add(1)).load(Relaxed),
-            ]
+            [AtomicU32::from_ptr(seal).load(Relaxed), AtomicU32::from_ptr(of_it).load(Relaxed)]
         };
-        let slack = self.slack_of(stored);
+        let slack = slack_of(secret, stored);
         let fits = (SEAL..=room).contains(&slack);
-        if !fits || self.seal_words(seal.addr(), slack) != [stored, check] {
+        if !fits || seal_words(secret, slack) != [stored, check] {
             return Err(overrun(seal.addr()));
         }
         let size = room - slack;
-        let mut canaries = parts(start, size, canary_end(size, room));
-        canaries.try_for_each(|part| {
+        canaries(start, size, room).try_for_each(|part| {
             // SAFETY: within the room.
-            let differs = unsafe { part.load() } ^ part.of(self.canary(part.addr()));
+            let differs = unsafe { part.load() } ^ part.of(secret | ONES);
             let found = || Err(overrun(part.addr() + first_byte_of(differs)));
             if differs == 0 { Ok(()) } else { found() }
         })?;
@@ -261,34 +275,56 @@ impl Harden {
         size.map_err(|found| FreeError::Overrun { addr: start.addr(), at: found.addr })
     }
 
-    /// The words of a seal at an address.
+    /// What only the pool knows of the room that ends at an address.
     #[inline]
-    fn seal_words(self, addr: usize, slack: usize) -> [u32; 2] {
-        let [_, high, middle, low] = (low_u32(slack) ^ low_u32(self.key)).to_be_bytes();
-        let check = mix(self.key ^ addr ^ slack.rotate_left(16));
-        let first = check.to_ne_bytes()[0] | 1;
-        [u32::from_ne_bytes([first, high, middle, low]), low_u32(check)]
-    }
-
-    /// The slack that a seal's first word says.
-    #[inline]
-    fn slack_of(self, stored: u32) -> usize {
-        let [_, high, middle, low] = stored.to_ne_bytes();
-        to_usize(u32::from_be_bytes([0, high, middle, low]) ^ low_u32(self.key)) & MAX_SLACK
-    }
-
-    /// The canary bytes of the word that an address lies in, none of which is zero.
-    #[inline]
-    fn canary(self, addr: usize) -> usize {
-        const ONES: usize = usize::from_ne_bytes([1; WORD]);
-        let word = (self.key ^ (addr / WORD)).wrapping_mul(SPREAD);
-        word ^ word >> (usize::BITS / 2) | ONES
+    fn secret(self, end: usize) -> usize {
+        spread(self.key ^ end)
     }
 }
 
-/// An odd factor that spreads the bits of a word: the golden ratio's fraction.
-#[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
-const SPREAD: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+/// With these bits no byte of a word is zero.
+const ONES: usize = usize::from_ne_bytes([1; WORD]);
+
+/// The words of a seal: how much of the room is not the object's, with a first byte in memory that is not
+/// zero, and a check of it.
+#[inline]
+fn seal_words(secret: usize, slack: usize) -> [u32; 2] {
+    let stored = ((low_u32(slack) ^ low_u32(secret)) << 8 | low_u32(secret) >> 24 | 1).to_le();
+    [stored, low_u32(spread(secret ^ slack))]
+}
+
+/// The slack that a seal's first word says.
+#[inline]
+fn slack_of(secret: usize, stored: u32) -> usize {
+    to_usize((u32::from_le(stored) >> 8) ^ low_u32(secret)) & MAX_SLACK
+}
+
+/// Where the words of a seal are in room that ends there.
+#[inline]
+fn seal_at(end: *mut u8) -> (*mut u32, *mut u32) {
+    let end = end.cast::<u32>();
+    (end.wrapping_sub(2), end.wrapping_sub(1))
+}
+
+/// Spreads the bits of a word, over its low half too.
+#[inline]
+const fn spread(word: usize) -> usize {
+    /// The golden ratio's fraction, odd.
+    #[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
+    const FACTOR: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+    let word = word.wrapping_mul(FACTOR);
+    word ^ word >> (usize::BITS / 2)
+}
+
+/// Memory as words.
+///
+/// # Safety
+/// It is valid and aligned to words, and nobody else uses it.
+#[inline]
+unsafe fn words<'m>(start: *mut u8, bytes: usize) -> &'m [usize] {
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(start.cast::<usize>(), bytes / WORD) }
+}
 
 /// Words that are compared with poison at once, and after how many to look at the outcome.
 const RUN: usize = 8;
@@ -305,8 +341,10 @@ fn differs(words: &[usize]) -> usize {
             *differs |= word ^ POISON_WORD;
         }
     }
-    let differs = differs.iter().fold(0, |all, lane| all | lane);
-    rest.iter().fold(differs, |all, word| all | word ^ POISON_WORD)
+    for (differs, word) in differs.iter_mut().zip(rest) {
+        *differs |= word ^ POISON_WORD;
+    }
+    differs.iter().fold(0, |all, lane| all | lane)
 }
 
 /// The first word that is neither poison nor ours.
@@ -387,10 +425,10 @@ impl Part {
     }
 }
 
-/// Where the canary bytes of an object of `size` bytes end: on a word.
+/// The canary bytes of an object of `size` bytes, which end on a word.
 #[inline]
-fn canary_end(size: usize, room: usize) -> usize {
-    (size + CANARY).next_multiple_of(WORD).min(room - SEAL)
+fn canaries(start: *mut u8, size: usize, room: usize) -> impl Iterator<Item = Part> {
+    parts(start, size, (size + CANARY).next_multiple_of(WORD).min(room - SEAL))
 }
 
 /// The memory from offset `from` to before `to`, in words as far as it can be: `start` is aligned to

@@ -345,6 +345,14 @@ impl ClassCache {
         Some(unsafe { self.loaded().get(last) })
     }
 
+    /// The slot that was pushed last.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> Option<SlotRef> {
+        let last = self.len().checked_sub(1)?;
+        // SAFETY: as in `pop`.
+        Some(unsafe { self.loaded().get(last) })
+    }
+
     /// Pushes a slot if there is room, and marks it cached.
     #[inline(always)]
     pub(crate) fn push(&self, slot: SlotRef) -> bool {

@@ -165,6 +165,7 @@ impl CacheCore {
 
     /// As [`find`](Self::find), in pools with flags too, and the class's number. The map's entry is verified:
     /// if it is damaged, or just being written, the engine sees to it.
+    #[inline(always)]
     fn find_any(&self, addr: usize) -> Option<(ClassId, Found<'_>)> {
         let piece = self.map.piece_of(addr).filter(|piece| piece.is_intact())?;
         let id = ClassId(piece.kind().as_class()?);
@@ -282,6 +283,38 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
+        match self.alloc_filled(id, None) {
+            Some(slot) => Ok(slot),
+            None => self.alloc_fixed_whole(id, engine),
+        }
+    }
+
+    /// The quick way in a pool whose flags do no more than fill and check memory: allocates a slot of a
+    /// class for an object of `size` bytes, or as large as the class has them, if the loaded magazine has
+    /// one that is as it should be. `None` says nothing.
+    #[inline(always)]
+    fn alloc_filled(&self, id: ClassId, size: Option<usize>) -> Option<NonNull<u8>> {
+        if !self.harden.only_fills() {
+            return None;
+        }
+        let class = self.class(id)?;
+        let slot = class.last()?;
+        let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
+        // SAFETY: a cached slot is nobody's, and that long.
+        if !self.is_slot_of(id, class, slot) || !unsafe { self.harden.is_filled(slot.start, room) }
+        {
+            return None;
+        }
+        class.pop();
+        Some(prepare(self.harden, slot, room, size))
+    }
+
+    #[inline(never)]
+    fn alloc_fixed_whole(
+        &mut self,
+        id: ClassId,
+        engine: &mut impl Backing,
+    ) -> Result<NonNull<u8>, AllocError> {
         // A cache that does not know the class may not have heard that the pool counts.
         if self.harden.profiles() || self.class(id).is_none() {
             engine.with(|engine| engine.profile_class(id));
@@ -348,19 +381,22 @@ impl CacheCore {
         slot: SlotRef,
         engine: &mut impl Backing,
     ) -> bool {
+        self.is_slot_of(id, class, slot) || engine.with(|engine| engine.is_cached(id, slot))
+    }
+
+    /// Whether what a magazine held is a cached slot of a class in the first region: the map and the
+    /// magazine bear each other out. `false` says nothing.
+    #[inline(always)]
+    fn is_slot_of(&self, id: ClassId, class: &ClassCache, slot: SlotRef) -> bool {
         let addr = slot.start.addr();
-        // The map and the magazine bear each other out.
-        if let Some(piece) = self.map.piece_of(addr)
-            && piece.kind() == PieceKind::class(id.0)
-            && let Some(index) = class.slot_at(piece.offset_of(addr))
-        {
-            // SAFETY: as in `find_in`.
-            let state = unsafe { StateByte::at(piece.states(), index) };
-            if state == slot.state && state.load() == SlotState::Cached as u8 {
-                return true;
-            }
+        let Some(piece) = self.map.piece_of(addr) else { return false };
+        let Some(index) = class.slot_at(piece.offset_of(addr)) else { return false };
+        if piece.kind() != PieceKind::class(id.0) {
+            return false;
         }
-        engine.with(|engine| engine.is_cached(id, slot))
+        // SAFETY: as in `find_in`.
+        let state = unsafe { StateByte::at(piece.states(), index) };
+        state == slot.state && state.load() == SlotState::Cached as u8
     }
 
     /// Allocates a slot with the engine's help: from the depot, the slabs, or a new slab.
@@ -628,7 +664,9 @@ impl CacheCore {
         }
         let class = self.class_for(layout).map(|(id, _)| id);
         if let Some(id) = class
-            && let Some(slot) = self.pop_any(id, Some(layout.size()), engine)
+            && let size = Some(layout.size())
+            && let Some(slot) =
+                self.alloc_filled(id, size).or_else(|| self.pop_any(id, size, engine))
         {
             return Ok(slot);
         }
@@ -748,6 +786,36 @@ impl CacheCore {
 
     #[inline(never)]
     fn free_slow(
+        &mut self,
+        pointer: NonNull<u8>,
+        expected: Option<ClassId>,
+        engine: &mut impl Backing,
+    ) -> Result<(), FreeError> {
+        if self.free_filling(pointer.addr().get(), expected) {
+            return Ok(());
+        }
+        self.free_whole(pointer, expected, engine)
+    }
+
+    /// The quick way in a pool whose flags do no more than fill and check memory: frees the slot at an
+    /// address, if the loaded magazine has room for it and nothing is amiss. `false`: nothing has changed.
+    #[inline(always)]
+    fn free_filling(&self, addr: usize, expected: Option<ClassId>) -> bool {
+        if !self.harden.only_fills() {
+            return false;
+        }
+        let Some((id, Found { class, slot })) = self.find_any(addr) else { return false };
+        if class.is_full() || expected.is_some_and(|expected| expected != id) {
+            return false;
+        }
+        let room = to_usize(class.room);
+        let Ok(size) = check(self.harden, slot, room) else { return false };
+        clear(self.harden, slot, room, size);
+        class.push(slot)
+    }
+
+    #[inline(never)]
+    fn free_whole(
         &mut self,
         pointer: NonNull<u8>,
         expected: Option<ClassId>,
@@ -1101,14 +1169,21 @@ fn hand_out(
     room: usize,
     size: usize,
 ) -> Result<NonNull<u8>, Corruption> {
-    if !harden.is_off() {
-        check_free(harden, slot, room)?;
-        // SAFETY: the slot is nobody's, and that long.
-        unsafe { harden.hand_out(slot.start, room, size) };
-        // Whoever sees it live sees what stands behind it.
-        fence(Release);
+    if harden.is_off() {
+        return Ok(live(slot));
     }
-    Ok(live(slot))
+    check_free(harden, slot, room)?;
+    Ok(prepare(harden, slot, room, size))
+}
+
+/// Prepares a slot that nobody wrote to for an object of `size` bytes, and marks it live.
+#[inline]
+fn prepare(harden: Harden, slot: SlotRef, room: usize, size: usize) -> NonNull<u8> {
+    // SAFETY: the slot is nobody's, and that long.
+    unsafe { harden.hand_out(slot.start, room, size) };
+    // Whoever sees it live sees what stands behind it.
+    fence(Release);
+    live(slot)
 }
 
 /// The size of the object in a live slot, if nobody wrote past its end.
