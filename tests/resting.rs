@@ -90,6 +90,25 @@ fn a_request_that_finds_nothing_ends_all_rest() {
     }
 }
 
+/// A request that finds nothing merges no more than it needs, but for a few.
+#[test]
+fn what_is_not_needed_goes_on_resting() {
+    let mut memory = Memory::new(16 << 20);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let blocks: Vec<_> = std::iter::from_fn(|| pool.alloc(bytes(64)).ok()).collect();
+    let resting = &blocks[1000..1150];
+    for &block in resting {
+        free(&pool, block).unwrap();
+    }
+    let merged = pool.alloc(bytes(500)).unwrap();
+    assert!(resting.contains(&merged));
+    pool.validate().unwrap();
+    // Those that were freed last are merged first.
+    let next = pool.alloc(bytes(64)).unwrap();
+    let index = resting.iter().position(|&block| block == next).unwrap();
+    assert!((100..resting.len() - 6).contains(&index), "the one freed as number {index}");
+}
+
 #[test]
 fn a_block_grows_into_one_that_rests_above() {
     let mut memory = Memory::new(REGION);

@@ -556,7 +556,7 @@ impl Heap {
     }
 
     /// The sizes of blocks that may rest.
-    pub(crate) fn resting_sizes(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn resting_sizes(&self) -> impl DoubleEndedIterator<Item = usize> + use<> {
         self.resting.sizes()
     }
 

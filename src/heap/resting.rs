@@ -231,7 +231,7 @@ impl Resting {
     }
 
     /// Sizes that have stacks, in bytes.
-    pub(super) fn sizes(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn sizes(&self) -> impl DoubleEndedIterator<Item = usize> + use<> {
         let shape = self.shape;
         (0..shape.sizes).map(move |stack| shape.size(stack))
     }

@@ -26,7 +26,7 @@ const FEW_BYTES: usize = WORD << 8;
 const SMALL_SHARE: usize = 64;
 
 /// There is a place for a resting block for this many bytes of the region, but never more of them
-/// than [`MAX_PLACES`]: a request that finds nothing merges all that rest.
+/// than [`MAX_PLACES`]: a request that finds nothing may have to merge all that rest.
 const BYTES_PER_PLACE: usize = 8192;
 
 /// At least this many places.

@@ -25,6 +25,9 @@ use crate::{
 /// granule fill.
 const PIECE_LOG2: core::ops::RangeInclusive<usize> = 9..=ceil_log2(4096 * MIN_GRANULE);
 
+/// After how many blocks that were merged to make room it is time to look whether there is enough.
+const SETTLED_AT_ONCE: usize = 32;
+
 /// How many pieces a region is counted off in, unless that makes them too small or large.
 const PIECES: usize = 1024;
 
@@ -401,7 +404,7 @@ impl Store {
     ) -> Result<Option<*mut u8>, Corruption> {
         loop {
             let block = match self.alloc_heap(size, align, owner)? {
-                None if self.make_free(size) => self.heap.alloc(size, align, owner)?,
+                None if self.end_waiting_for(size) => self.heap.alloc(size, align, owner)?,
                 allocated => allocated,
             };
             match block {
@@ -420,7 +423,7 @@ impl Store {
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
         match self.heap.alloc(size, align, owner)? {
-            None if self.settle_all() => self.heap.alloc(size, align, owner),
+            None => self.settle_until(|store| store.heap.alloc(size, align, owner)),
             allocated => Ok(allocated),
         }
     }
@@ -475,29 +478,45 @@ impl Store {
         Ok(self.room(block, tag))
     }
 
-    /// Merges every block that rests; `false` if there was none. O(blocks that rest).
+    /// Merges blocks that rest, the largest first, until an attempt at something succeeds.
+    /// O(sizes that may rest + blocks that rest).
     #[cold]
-    pub(crate) fn settle_all(&mut self) -> bool {
+    fn settle_until<R>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<R>, Corruption>,
+    ) -> Result<Option<R>, Corruption> {
         if !self.heap.has_resting() {
-            return false;
+            return Ok(None);
         }
-        for size in self.heap.resting_sizes() {
+        let mut settled = 0usize;
+        for size in self.heap.resting_sizes().rev() {
             while let Some(block) = self.heap.rouse(size) {
                 self.settle(block);
+                settled += 1;
+                if settled.is_multiple_of(SETTLED_AT_ONCE)
+                    && let Some(found) = attempt(self)?
+                {
+                    return Ok(Some(found));
+                }
             }
         }
-        true
+        attempt(self)
     }
 
-    /// Merges every block that rests, and ends all waiting if a request for `size` bytes could be served
-    /// at all; `false` if there was none. O(bins + blocks that wait).
-    fn make_free(&mut self, size: usize) -> bool {
-        let settled = self.settle_all();
+    /// Merges every block that rests. O(sizes that may rest + blocks that rest).
+    pub(crate) fn settle_all(&mut self) {
+        let settled = self.settle_until(|_| Ok(None::<()>));
+        debug_assert!(settled.is_ok());
+    }
+
+    /// Ends all waiting if a request for `size` bytes could be served at all; `false` if nothing waits.
+    /// O(blocks that wait).
+    fn end_waiting_for(&mut self, size: usize) -> bool {
         let waited = self.waiting.len() > 0 && size <= self.region_bytes();
         if waited {
             self.end_waiting();
         }
-        settled || waited
+        waited
     }
 
     /// Merges every block that waits. O(blocks that wait).
@@ -690,11 +709,15 @@ impl Store {
         len: usize,
         align: usize,
     ) -> Result<Option<Span>, Corruption> {
-        let taken = self.try_take_span(len, align)?;
-        if taken.is_none() && self.make_free(len) {
-            return self.try_take_span(len, align);
+        let attempt = |store: &mut Self| store.try_take_span(len, align);
+        let taken = match attempt(self)? {
+            None => self.settle_until(attempt)?,
+            taken => taken,
+        };
+        match taken {
+            None if self.end_waiting_for(len) => attempt(self),
+            taken => Ok(taken),
         }
-        Ok(taken)
     }
 
     fn try_take_span(&mut self, len: usize, align: usize) -> Result<Option<Span>, Corruption> {
