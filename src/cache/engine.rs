@@ -644,7 +644,18 @@ impl Engine {
         if layout.size() == 0 {
             return None;
         }
-        let block = self.slabs.store.alloc_plain(layout.size(), layout.align())?;
+        match self.slabs.store.alloc_rested(layout.size(), layout.align()) {
+            Some(block) => {
+                self.note_peak();
+                NonNull::new(block)
+            }
+            None => self.alloc_unrested(layout),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_unrested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let block = self.slabs.store.alloc_unrested(layout.size(), layout.align())?;
         self.note_peak();
         NonNull::new(block)
     }

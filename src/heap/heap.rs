@@ -21,7 +21,7 @@
 use super::{
     bins::{Bins, Listed},
     block::{Block, Tag, TagCodec},
-    resting::{Resting, Stack},
+    resting::Resting,
     shape::{RestShape, Shape},
 };
 use crate::{
@@ -98,16 +98,6 @@ pub(crate) struct Heap {
 
 /// A tag, two links and a footer.
 const MIN_BLOCK: usize = 4 * WORD;
-
-/// What becomes of a block that is freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freed {
-    /// It is free, or rests.
-    Done,
-    /// Nothing yet: when this block, whose rest has ended, is [settled](Heap::settle), it can rest in its
-    /// stead.
-    After(Block),
-}
 
 /// Whether the memory of a block that becomes free is still to be filled.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -317,7 +307,6 @@ impl Heap {
     }
 
     /// The second half: cuts a free block.
-    #[inline(never)]
     pub(crate) fn alloc_free(
         &mut self,
         need: usize,
@@ -428,53 +417,39 @@ impl Heap {
         Ok(used.payload())
     }
 
-    /// Frees the block at `payload`, which lies in the heap's part of `region`: it rests, or is merged
-    /// with free neighbours.
+    /// Frees a caller's live block that may rest: `false` if there is no place for it, and nothing has
+    /// changed.
     #[inline(always)]
+    pub(crate) fn lay_to_rest(&mut self, block: Block, tag: Tag) -> Result<bool, Corruption> {
+        let Some(stack) = self.resting.stack_of(tag.size()) else { return Ok(false) };
+        if !self.resting.has_place(tag.size()) {
+            return Ok(false);
+        }
+        self.free_to_wait(block, tag, tag.size() - WORD)?;
+        self.resting.rest(stack, block, tag.size());
+        Ok(true)
+    }
+
+    /// As [`lay_to_rest`](Self::lay_to_rest), in the stead of a block that [made way](Self::make_way).
+    pub(crate) fn rest_instead(&mut self, block: Block, tag: Tag) -> Result<(), Corruption> {
+        self.free_to_wait(block, tag, tag.size() - WORD)?;
+        match self.resting.stack_of(tag.size()) {
+            Some(stack) => self.resting.rest(stack, block, tag.size()),
+            None => debug_assert!(false, "a size that does not rest"),
+        }
+        Ok(())
+    }
+
+    /// Frees a live block, which is merged with free neighbours.
     pub(crate) fn free(
         &mut self,
-        payload: *mut u8,
+        block: Block,
+        tag: Tag,
         region: &Region,
         owner: Owner,
-    ) -> Result<Freed, FreeError> {
-        let (block, tag) = self.live(payload, region, owner)?;
-        let size = tag.size();
-        // The pool's own blocks are seldom asked for again.
-        let stack = if owner == Owner::Caller { self.resting.stack_of(size) } else { None };
-        if let Some(stack) = stack {
-            if self.resting.has_place(size) {
-                self.lay_to_rest(block, tag, stack)?;
-                return Ok(Freed::Done);
-            }
-            if let Some(roused) = self.make_way(size) {
-                return Ok(Freed::After(roused));
-            }
-        }
+    ) -> Result<(), Corruption> {
         self.merge(block, tag, region, Fill::AsFlagsSay)?;
-        self.count_out(size, owner);
-        Ok(Freed::Done)
-    }
-
-    /// Frees a caller's block that [`free`](Self::free) left for after another, which has been settled: it
-    /// rests in its stead.
-    pub(crate) fn free_after(
-        &mut self,
-        payload: *mut u8,
-        region: &Region,
-    ) -> Result<(), FreeError> {
-        let (block, tag) = self.live(payload, region, Owner::Caller)?;
-        match self.resting.stack_of(tag.size()) {
-            Some(stack) => Ok(self.lay_to_rest(block, tag, stack)?),
-            None => Err(FreeError::Corrupted { addr: block.addr() }),
-        }
-    }
-
-    /// Lets a caller's block rest.
-    #[inline(always)]
-    fn lay_to_rest(&mut self, block: Block, tag: Tag, stack: Stack) -> Result<(), Corruption> {
-        let size = tag.size();
-        self.free_to_wait(block, tag, size - WORD)?;
-        self.resting.rest(stack, block, size);
+        self.count_out(tag.size(), owner);
         Ok(())
     }
 
@@ -489,15 +464,9 @@ impl Heap {
     ) -> Result<(), Corruption> {
         self.above(block, tag)?;
         self.fill_free(block, room);
-        self.set_rested(block, tag);
-        Ok(())
-    }
-
-    /// Makes a caller's block one that rests.
-    #[inline(always)]
-    fn set_rested(&mut self, block: Block, tag: Tag) {
         block.set_tag(self.codec, tag.rested());
         self.count_out(tag.size(), Owner::Caller);
+        Ok(())
     }
 
     /// Keeps a block that rests for good, because it was found damaged.
@@ -534,10 +503,10 @@ impl Heap {
         }
     }
 
-    /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place, can rest in
-    /// its stead. Only with every so manyth call: usually merging one block is enough.
-    #[inline(never)]
-    fn make_way(&mut self, size: usize) -> Option<Block> {
+    /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place, can
+    /// [rest in its stead](Self::rest_instead); the caller is to [`settle`](Self::settle) it. Only with every so manyth call: usually merging one block is enough.
+    pub(crate) fn make_way(&mut self, size: usize) -> Option<Block> {
+        self.resting.stack_of(size)?;
         self.crowded = self.crowded.wrapping_add(1);
         if !self.crowded.is_multiple_of(CROWDED_TURN) {
             return None;

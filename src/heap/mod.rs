@@ -8,4 +8,4 @@ mod resting;
 mod shape;
 
 pub(crate) use block::{Block, Tag};
-pub(crate) use heap::{Freed, Heap, HeapCounters, Owner, Span};
+pub(crate) use heap::{Heap, HeapCounters, Owner, Span};

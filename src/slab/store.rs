@@ -14,7 +14,7 @@ use crate::{
     flags::PoolFlags,
     guard::{GuardPages, Guards},
     harden::Harden,
-    heap::{Block, Freed, Heap, Owner, Span},
+    heap::{Block, Heap, Owner, Span, Tag},
     quarantine::{Bounds, Quarantine, Waits},
     random::Random,
     region::Region,
@@ -379,9 +379,13 @@ impl Store {
     #[inline]
     pub(crate) fn region_of(&self, addr: usize) -> Option<&RegionEntry> {
         let first = self.first.as_ref()?;
-        if first.region.contains(addr) {
-            return Some(first);
-        }
+        if first.region.contains(addr) { Some(first) } else { self.added_region_of(addr) }
+    }
+
+    /// As [`region_of`](Self::region_of), of those that were added.
+    #[cold]
+    #[inline(never)]
+    fn added_region_of(&self, addr: usize) -> Option<&RegionEntry> {
         self.entries().skip(1).find(|entry| entry.region.contains(addr))
     }
 
@@ -428,17 +432,21 @@ impl Store {
         }
     }
 
-    /// As [`Heap::alloc`] for a caller in a pool without flags, while there is nothing to report. `None` says
-    /// nothing.
+    /// A caller's block that has rested, if there is one just right. `None` says nothing.
     #[inline(always)]
-    pub(crate) fn alloc_plain(&mut self, size: usize, align: usize) -> Option<*mut u8> {
+    pub(crate) fn alloc_rested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
         let need = self.heap.block_size(size)?;
-        match self.heap.alloc_rested(need, align, Owner::Caller) {
-            None if !self.heap.has_found() => {
-                self.heap.alloc_free(need, align, Owner::Caller).ok()?
-            }
-            rested => rested,
+        self.heap.alloc_rested(need, align, Owner::Caller)
+    }
+
+    /// Else a free one, while there is nothing to report, nothing that rests merged for it. `None` says
+    /// nothing.
+    pub(crate) fn alloc_unrested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
+        let need = self.heap.block_size(size)?;
+        if self.heap.has_found() {
+            return None;
         }
+        self.heap.alloc_free(need, align, Owner::Caller).ok()?
     }
 
     /// Damage that was come by since it was asked for last.
@@ -624,11 +632,32 @@ impl Store {
         region: &Region,
         owner: Owner,
     ) -> Result<(), FreeError> {
-        if let Freed::After(roused) = self.heap.free(payload, region, owner)? {
-            self.settle(roused);
-            self.heap.free_after(payload, region)?;
+        let (block, tag) = self.heap.live(payload, region, owner)?;
+        // The pool's own blocks are seldom asked for again.
+        if owner == Owner::Caller && self.heap.lay_to_rest(block, tag)? {
+            return Ok(());
         }
-        Ok(())
+        self.free_crowded(block, tag, region, owner)
+    }
+
+    /// Frees a live block that found no place to rest in.
+    #[inline(never)]
+    fn free_crowded(
+        &mut self,
+        block: Block,
+        tag: Tag,
+        region: &Region,
+        owner: Owner,
+    ) -> Result<(), FreeError> {
+        if owner == Owner::Caller
+            && let Some(roused) = self.heap.make_way(tag.size())
+        {
+            self.settle(roused);
+            // If that was below, the tag says so now.
+            let (block, tag) = self.heap.live(block.payload(), region, owner)?;
+            return Ok(self.heap.rest_instead(block, tag)?);
+        }
+        Ok(self.heap.free(block, tag, region, owner)?)
     }
 
     /// Frees a block of the pool's own. If its tag is damaged it stays as it is, for `validate` to
