@@ -16,7 +16,10 @@
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
 //! threads may be at it, so it is written and read atomically.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::{
+    convert::Infallible,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+};
 
 use crate::{
     error::{Corruption, CorruptionKind, FreeError},
@@ -138,7 +141,7 @@ impl Harden {
         unsafe { start.write_bytes(byte, size) };
         let word = usize::from_ne_bytes([byte; WORD]);
         // SAFETY: as above: within the room.
-        parts(start, size, room).for_each(|part| unsafe { part.store(word) });
+        each_part(start, size, room, |part| unsafe { part.store(word) });
     }
 
     /// Whether memory was left alone since it was filled.
@@ -219,7 +222,9 @@ impl Harden {
         let (first, end) = (room - slack, start.wrapping_add(room));
         let secret = self.secret(end.addr());
         // SAFETY: within the room.
-        canaries(start, first, room).for_each(|part| unsafe { part.store(secret | ONES) });
+        each_part(start, first, canary_end(first, room), |part| unsafe {
+            part.store(secret | ONES);
+        });
         let [stored, check] = seal_words(secret, slack);
         let (seal, of_it) = seal_at(end);
         // SAFETY: the last words of the room, which ends on a word.
@@ -255,7 +260,7 @@ impl Harden {
             return Err(overrun(seal.addr()));
         }
         let size = room - slack;
-        canaries(start, size, room).try_for_each(|part| {
+        try_each_part(start, size, canary_end(size, room), |part| {
             // SAFETY: within the room.
             let differs = unsafe { part.load() } ^ part.of(secret | ONES);
             let found = || Err(overrun(part.addr() + first_byte_of(differs)));
@@ -331,7 +336,7 @@ const RUN: usize = 8;
 const BATCH: usize = 512;
 
 /// The bits in which words are not poison.
-#[inline]
+#[inline(always)]
 fn differs(words: &[usize]) -> usize {
     let (runs, rest) = words.as_chunks::<RUN>();
     // Each lane by itself, so that a run is looked at as vectors.
@@ -425,20 +430,38 @@ impl Part {
     }
 }
 
-/// The canary bytes of an object of `size` bytes, which end on a word.
+/// Where the canary bytes of an object of `size` bytes end: on a word.
 #[inline]
-fn canaries(start: *mut u8, size: usize, room: usize) -> impl Iterator<Item = Part> {
-    parts(start, size, (size + CANARY).next_multiple_of(WORD).min(room - SEAL))
+fn canary_end(size: usize, room: usize) -> usize {
+    (size + CANARY).next_multiple_of(WORD).min(room - SEAL)
 }
 
-/// The memory from offset `from` to before `to`, in words as far as it can be: `start` is aligned to
-/// words, and `to` a multiple of them.
-#[inline]
-fn parts(start: *mut u8, from: usize, to: usize) -> impl Iterator<Item = Part> {
+/// Does something with the memory from offset `from` to before `to`, in words as far as it can be, up to the
+/// first failure: `start` is aligned to words, and `to` a multiple of them.
+#[inline(always)]
+fn try_each_part<E>(
+    start: *mut u8,
+    from: usize,
+    to: usize,
+    mut work: impl FnMut(Part) -> Result<(), E>,
+) -> Result<(), E> {
     let aligned = from.next_multiple_of(WORD);
-    let bytes = (from..aligned).map(move |offset| Part::Byte(start.wrapping_add(offset)));
-    let words = aligned / WORD..to / WORD;
-    bytes.chain(words.map(move |index| Part::Word(start.cast::<usize>().wrapping_add(index))))
+    for offset in from..aligned {
+        work(Part::Byte(start.wrapping_add(offset)))?;
+    }
+    for index in aligned / WORD..to / WORD {
+        work(Part::Word(start.cast::<usize>().wrapping_add(index)))?;
+    }
+    Ok(())
+}
+
+/// As [`try_each_part`], without failures.
+#[inline(always)]
+fn each_part(start: *mut u8, from: usize, to: usize, mut work: impl FnMut(Part)) {
+    let Ok(()) = try_each_part(start, from, to, |part| -> Result<(), Infallible> {
+        work(part);
+        Ok(())
+    });
 }
 
 /// Spreads every bit of a word over all of them (the finaliser of `MurmurHash3`, Appleby 2011).

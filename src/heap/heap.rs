@@ -519,14 +519,9 @@ impl Heap {
         self.rouse(old_size)
     }
 
-    /// Whether blocks rest.
-    pub(crate) fn has_resting(&self) -> bool {
-        self.resting.bytes() > 0
-    }
-
-    /// The sizes of blocks that may rest.
-    pub(crate) fn resting_sizes(&self) -> impl DoubleEndedIterator<Item = usize> + use<> {
-        self.resting.sizes()
+    /// The size of the largest blocks below `size` bytes that rest. O(sizes that may rest).
+    pub(crate) fn largest_resting_below(&self, size: usize) -> Option<usize> {
+        self.resting.largest_below(size)
     }
 
     /// Ends the rest of the last block of a size, if there is one; the caller is to

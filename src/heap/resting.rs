@@ -230,10 +230,13 @@ impl Resting {
         self.bytes = tags.map(Tag::size).sum();
     }
 
-    /// Sizes that have stacks, in bytes.
-    pub(super) fn sizes(&self) -> impl DoubleEndedIterator<Item = usize> + use<> {
-        let shape = self.shape;
-        (0..shape.sizes).map(move |stack| shape.size(stack))
+    /// The size of the largest blocks below `size` bytes that rest. O(sizes).
+    pub(super) fn largest_below(&self, size: usize) -> Option<usize> {
+        if self.bytes == 0 {
+            return None;
+        }
+        let below = 0..self.shape.stack(size).min(self.shape.sizes);
+        below.rev().find(|&stack| self.top(stack) != 0).map(|stack| self.shape.size(stack))
     }
 
     /// The block whose turn it is to make its size give up one; another one with each call. O(1).

@@ -493,11 +493,9 @@ impl Store {
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<Option<R>, Corruption>,
     ) -> Result<Option<R>, Corruption> {
-        if !self.heap.has_resting() {
-            return Ok(None);
-        }
-        let mut settled = 0usize;
-        for size in self.heap.resting_sizes().rev() {
+        let (mut settled, mut larger) = (0usize, usize::MAX);
+        while let Some(size) = self.heap.largest_resting_below(larger) {
+            larger = size;
             while let Some(block) = self.heap.rouse(size) {
                 self.settle(block);
                 settled += 1;
@@ -508,7 +506,7 @@ impl Store {
                 }
             }
         }
-        attempt(self)
+        if settled == 0 { Ok(None) } else { attempt(self) }
     }
 
     /// Merges every block that rests. O(sizes that may rest + blocks that rest).

@@ -272,7 +272,7 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "free: double", scene: Scene::Heap, bound: 500, batch: free_twice },
     Operation { name: "free: interior", scene: Scene::Heap, bound: 500, batch: free_interior },
     // Merges the blocks that rest.
-    Operation { name: "stats", scene: Scene::Heap, bound: 30_000, batch: stats },
+    Operation { name: "stats", scene: Scene::Heap, bound: 40_000, batch: stats },
     // As many as there can be.
     Operation {
         name: "alloc, none fits, all rest",
