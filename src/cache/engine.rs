@@ -644,18 +644,19 @@ impl Engine {
         if layout.size() == 0 {
             return None;
         }
-        match self.slabs.store.alloc_rested(layout.size(), layout.align()) {
+        let need = self.store().heap().block_size(layout.size())?;
+        match self.slabs.store.alloc_rested(need, layout.align()) {
             Some(block) => {
                 self.note_peak();
                 NonNull::new(block)
             }
-            None => self.alloc_unrested(layout),
+            None => self.alloc_unrested(need, layout.align()),
         }
     }
 
     #[inline(never)]
-    fn alloc_unrested(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let block = self.slabs.store.alloc_unrested(layout.size(), layout.align())?;
+    fn alloc_unrested(&mut self, need: usize, align: usize) -> Option<NonNull<u8>> {
+        let block = self.slabs.store.alloc_unrested(need, align)?;
         self.note_peak();
         NonNull::new(block)
     }

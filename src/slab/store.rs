@@ -432,17 +432,16 @@ impl Store {
         }
     }
 
-    /// A caller's block that has rested, if there is one just right. `None` says nothing.
+    /// A caller's block of `need` bytes that has rested, if there is one just right. `None` says nothing.
     #[inline(always)]
-    pub(crate) fn alloc_rested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
-        let need = self.heap.block_size(size)?;
+    pub(crate) fn alloc_rested(&mut self, need: usize, align: usize) -> Option<*mut u8> {
         self.heap.alloc_rested(need, align, Owner::Caller)
     }
 
-    /// Else a free one, while there is nothing to report, nothing that rests merged for it. `None` says
-    /// nothing.
-    pub(crate) fn alloc_unrested(&mut self, size: usize, align: usize) -> Option<*mut u8> {
-        let need = self.heap.block_size(size)?;
+    /// Else one cut out of a free one, while there is nothing to report; nothing that rests is merged for it.
+    /// `None` says nothing.
+    #[inline]
+    pub(crate) fn alloc_unrested(&mut self, need: usize, align: usize) -> Option<*mut u8> {
         if self.heap.has_found() {
             return None;
         }
