@@ -10,7 +10,7 @@
 //!
 //! *Room* is what the heap or a class has for an object. With [`PoolFlags::CANARY`] the object ends
 //! where its caller asked for it to end, to the byte; canary bytes follow, and the last words, the
-//! *seal*, say how long the object is. Both come from the pool's key and the object's address. No canary
+//! *seal*, say how long the object is. Both come from the pool's key and where the room ends. No canary
 //! byte is zero, nor the first of a seal, so that a string's end written one byte too far shows too.
 //!
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other

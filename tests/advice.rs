@@ -111,18 +111,21 @@ fn a_packet_mix_gets_its_classes() {
 /// Caches that are in use when it starts count from their next slow call on.
 #[test]
 fn a_profile_may_start_late() {
-    let bench = Bench::new(PoolConfig::new().size_classes(&[64]).magazine(8), 64 << 10);
-    for (name, handle) in &mut bench.handles() {
-        ask(&mut **handle, 64);
-        bench.pool().start_profile().unwrap();
-        let before = bench.pool().advise(1).unwrap().requests;
-        let slots: Vec<_> = (0..40).map(|_| handle.alloc(bytes(64)).unwrap()).collect();
-        let counted = bench.pool().advise(1).unwrap().requests - before;
-        assert!((24..=40).contains(&counted), "{name}: {counted}");
-        for slot in slots {
-            handle.free(slot).unwrap();
+    for flags in [PoolFlags::empty(), PoolFlags::POISON, PoolFlags::CANARY, PoolFlags::RANDOM] {
+        let config = PoolConfig::new().size_classes(&[64]).magazine(8).flags(flags);
+        let bench = Bench::new(config, 64 << 10);
+        for (name, handle) in &mut bench.handles() {
+            ask(&mut **handle, 64);
+            bench.pool().start_profile().unwrap();
+            let before = bench.pool().advise(1).unwrap().requests;
+            let slots: Vec<_> = (0..40).map(|_| handle.alloc(bytes(64)).unwrap()).collect();
+            let counted = bench.pool().advise(1).unwrap().requests - before;
+            assert!((24..=40).contains(&counted), "{flags:?}, {name}: {counted}");
+            for slot in slots {
+                handle.free(slot).unwrap();
+            }
+            bench.pool().validate().unwrap();
         }
-        bench.pool().validate().unwrap();
     }
 }
 

@@ -299,6 +299,59 @@ fn rest_is_bounded_and_old_sizes_make_way() {
     assert!(resting(160) > 0 && resting(64) < old, "{} and {}", resting(160), resting(64));
 }
 
+/// What rested while memory was plenty makes way once it is not.
+#[test]
+fn what_rests_becomes_less_as_memory_gets_short() {
+    let mut memory = Memory::new(16 << 20);
+    let pool = Pool::<NoLock>::new(memory.region()).unwrap();
+    let resting = |size: usize| {
+        let free = pool.map().filter(|entry| entry.kind == MapKind::Free);
+        free.filter(|entry| (size..size + 48).contains(&entry.size)).count()
+    };
+    let alloc_all =
+        |size, count| -> Vec<_> { (0..count).map(|_| pool.alloc(bytes(size)).unwrap()).collect() };
+    for block in alloc_all(8000, 200) {
+        free(&pool, block).unwrap();
+    }
+    let before = resting(8000);
+    assert!(before > 80, "{before}");
+    let _live = alloc_all(100_000, 90);
+    for _ in 0..12 {
+        for block in alloc_all(64, 500) {
+            free(&pool, block).unwrap();
+        }
+    }
+    pool.validate().unwrap();
+    let (old, new) = (resting(8000), resting(64));
+    assert!(old <= 4 && new > 100, "{old} of {before} blocks of 8000 bytes, and {new} of 64");
+}
+
+/// A table of which nothing is left: nobody waits for its end, and the pool goes on without what rested.
+#[test]
+fn a_table_full_of_rubbish_has_an_end() {
+    let mut memory = Memory::new(REGION);
+    let table = memory.region().as_mut_ptr().cast::<usize>();
+    let (pool, [first, _]) = row(&mut memory, [100, 300]);
+    free(&pool, first).unwrap();
+    let tag = first.addr().get() - WORD;
+    let words = (pool.map().next().expect("a block").addr - table.addr()) / WORD;
+    // SAFETY: words of the pool's own, which nobody writes to meanwhile.
+    let is_place = |&index: &usize| unsafe { table.wrapping_add(index).read() } == tag;
+    let place = (0..words).find(is_place).expect("the place of the block that rests");
+    for index in place..words {
+        // SAFETY: the wild writes that this is about; they stay in the region.
+        unsafe { table.wrapping_add(index).cast::<u8>().write_bytes(0x41, WORD) };
+    }
+    assert!(pool.stats().damaged_blocks > 0);
+    assert!(pool.alloc(bytes(2 * REGION)).is_err());
+    for size in (16..9000).step_by(100) {
+        let block = pool.alloc(bytes(size)).unwrap();
+        free(&pool, block).unwrap();
+    }
+    assert!(pool.validate().is_err());
+    assert!(pool.alloc(bytes(REGION / 2)).is_ok());
+}
+
 /// A write after the free meets nothing of the pool's: there are no links in a block that rests.
 #[test]
 fn writes_into_it_do_no_harm() {

@@ -56,7 +56,8 @@ impl Calls {
     };
 }
 
-/// The quick way to allocate: what is at hand. `None` says nothing, and there is nothing to report.
+/// The quick way to allocate: what is at hand. `None` says nothing; what was come by is reported by the whole
+/// way.
 #[inline(always)]
 pub(crate) fn alloc_quick(
     cache: &CacheCore,
@@ -69,7 +70,8 @@ pub(crate) fn alloc_quick(
     }
 }
 
-/// The quick way to free. `None`: nothing has changed, and there is nothing to report.
+/// The quick way to free. `None`: it is not freed, and the whole way knows why. What else was come by the next
+/// call reports that goes the whole way.
 #[inline(always)]
 pub(crate) fn free_quick(
     cache: &CacheCore,

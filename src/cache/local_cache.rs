@@ -355,10 +355,15 @@ impl CacheCore {
             if class.is_empty() && self.may_keep() {
                 class.load_left();
             }
+            if random.is_some() && class.has_few() {
+                let harden = engine.with(|engine| {
+                    engine.top_up(id, class);
+                    engine.harden()
+                });
+                self.harden = harden;
+            }
+            let class = self.class(id)?;
             if let Some(random) = random {
-                if class.has_few() {
-                    engine.with(|engine| engine.top_up(id, class));
-                }
                 class.shuffle(random);
             }
             let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
@@ -490,9 +495,7 @@ impl CacheCore {
         if !self.may_keep() || self.classes != engine.slabs.count() {
             self.catch_up(engine);
         }
-        if self.harden.is_off() {
-            self.harden = engine.harden();
-        }
+        self.harden = engine.harden();
     }
 
     /// Leaves the block and what it has alone if it is damaged.

@@ -339,14 +339,16 @@ impl Heap {
         block.tag_if(self.codec, |prev_free| Tag::resting(size).with_prev_free(prev_free))
     }
 
-    /// Leaves the last block that rests of those of a size alone for good: its tag is damaged.
+    /// Leaves the last block that rests of those of a size alone for good: its tag is damaged, or its place.
     #[cold]
     #[inline(never)]
     fn drop_last(&mut self, size: usize) {
-        let addr = self.resting.last(size).map_or(0, Block::addr);
-        self.resting.drop_last(size, self.codec, |block| self.bins.may_be_block(block));
+        let Some(block) = self.resting.last(size) else { return };
+        // If its tag is all right, its place is not.
+        let actual = self.resting_tag(block).map_or(size, Tag::size);
+        self.resting.drop_last(size, actual);
         self.damaged += 1;
-        self.found = Some(Corruption { addr, kind: CorruptionKind::BlockTag });
+        self.found = Some(Corruption { addr: block.addr(), kind: CorruptionKind::BlockTag });
     }
 
     /// Whether damage was come by that has not been reported.
@@ -421,23 +423,29 @@ impl Heap {
     /// changed.
     #[inline(always)]
     pub(crate) fn lay_to_rest(&mut self, block: Block, tag: Tag) -> Result<bool, Corruption> {
-        let Some(stack) = self.resting.stack_of(tag.size()) else { return Ok(false) };
-        if !self.resting.has_place(tag.size()) {
-            return Ok(false);
-        }
-        self.free_to_wait(block, tag, tag.size() - WORD)?;
-        self.resting.rest(stack, block, tag.size());
-        Ok(true)
+        let has_place = self.resting.has_place(tag.size());
+        self.lay_to_rest_if(has_place, block, tag)
     }
 
     /// As [`lay_to_rest`](Self::lay_to_rest), in the stead of a block that [made way](Self::make_way).
-    pub(crate) fn rest_instead(&mut self, block: Block, tag: Tag) -> Result<(), Corruption> {
+    pub(crate) fn rest_instead(&mut self, block: Block, tag: Tag) -> Result<bool, Corruption> {
+        let has_place = self.resting.has_place_instead(tag.size());
+        self.lay_to_rest_if(has_place, block, tag)
+    }
+
+    #[inline(always)]
+    fn lay_to_rest_if(
+        &mut self,
+        has_place: bool,
+        block: Block,
+        tag: Tag,
+    ) -> Result<bool, Corruption> {
+        let Some(stack) = self.resting.stack_of(tag.size()).filter(|_| has_place) else {
+            return Ok(false);
+        };
         self.free_to_wait(block, tag, tag.size() - WORD)?;
-        match self.resting.stack_of(tag.size()) {
-            Some(stack) => self.resting.rest(stack, block, tag.size()),
-            None => debug_assert!(false, "a size that does not rest"),
-        }
-        Ok(())
+        self.resting.rest(stack, block, tag.size());
+        Ok(true)
     }
 
     /// Frees a live block, which is merged with free neighbours.
@@ -504,7 +512,8 @@ impl Heap {
     }
 
     /// Ends the rest of a block whose turn it is, if one of `size` bytes, which found no place, can
-    /// [rest in its stead](Self::rest_instead); the caller is to [`settle`](Self::settle) it. Only with every so manyth call: usually merging one block is enough.
+    /// [rest in its stead](Self::rest_instead), or far too much rests; the caller is to
+    /// [`settle`](Self::settle) it. Only with every so manyth call: usually merging one block is enough.
     pub(crate) fn make_way(&mut self, size: usize) -> Option<Block> {
         self.resting.stack_of(size)?;
         self.crowded = self.crowded.wrapping_add(1);
@@ -513,10 +522,7 @@ impl Heap {
         }
         let old = self.resting.next_in_turn()?;
         let old_size = self.resting_tag(old).ok()?.size();
-        if !self.resting.has_place_instead(old_size, size) {
-            return None;
-        }
-        self.rouse(old_size)
+        if self.resting.should_end(old_size, size) { self.rouse(old_size) } else { None }
     }
 
     /// The size of the largest blocks below `size` bytes that rest. O(sizes that may rest).
@@ -527,7 +533,9 @@ impl Heap {
     /// Ends the rest of the last block of a size, if there is one; the caller is to
     /// [`settle`](Self::settle) it.
     pub(crate) fn rouse(&mut self, size: usize) -> Option<Block> {
-        while let Some(block) = self.resting.last(size) {
+        // A damaged table may have no end.
+        for _ in 0..self.resting.places() {
+            let block = self.resting.last(size)?;
             if self.resting_tag_of(block, size).is_some() {
                 self.resting.rouse_last(size);
                 return Some(block);
@@ -719,6 +727,7 @@ impl Heap {
         block.set_tag(self.codec, tag.with_size(size));
         self.close(block, size, room, end, end_tag);
         self.live_bytes = self.live_bytes + size - tag.size();
+        self.limit_rest();
         Ok(Some(size - WORD))
     }
 
@@ -763,6 +772,7 @@ impl Heap {
         below.set_tag(self.codec, Tag::used(size));
         self.close(below, size, room, end, end_tag);
         self.live_bytes = self.live_bytes + size - tag.size();
+        self.limit_rest();
         Ok(Some(below.payload()))
     }
 

@@ -8,14 +8,14 @@
 //! ```text
 //! places: [ - ][ block, below ][ block, below ] ...   below: the number of the place below it, or of the
 //!                                                     next spare one; 0 for none
-//! tops:   [ 1 granule ][ 2 granules ] ...             the place on top; 0 for none
+//! tops:   [ 0 granules ][ 1 granule ] ...             the place on top; 0 for none
 //! ```
 //!
 //! A damaged table misleads nobody: only a block whose tag says that it rests, and is of that size, is
 //! taken.
 
 use super::{
-    block::{Block, Tag, TagCodec},
+    block::{Block, TagCodec},
     shape::RestShape,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     units::low_u16,
 };
 
-/// How far down its stack a block is looked for.
+/// How far down its stack a block is looked for, and how many places on the next one whose turn it is.
 const LOOK_AT_MOST: usize = 8;
 
 /// The part of what is free beyond half of all memory that may rest.
@@ -165,13 +165,23 @@ impl Resting {
     /// Whether there is a place for one of them.
     #[inline(always)]
     pub(super) fn has_place(&self, size: usize) -> bool {
-        self.spare != 0 && self.bytes + size <= self.limit
+        self.spare != 0 && self.bytes.wrapping_add(size) <= self.limit
     }
 
-    /// Whether a block may rest when one of `old` bytes does not. Blocks that take the place of smaller
-    /// ones may have twice the bytes: else those would keep it.
-    pub(super) fn has_place_instead(&self, old: usize, size: usize) -> bool {
-        self.bytes - old + size <= 2 * self.limit
+    /// Whether there is a place for one of them once another has made way. Blocks that take the place of
+    /// smaller ones may have twice the bytes: else those would keep it.
+    pub(super) fn has_place_instead(&self, size: usize) -> bool {
+        self.spare != 0 && !self.has_too_much(size)
+    }
+
+    /// Whether the rest of a block of `old` bytes should end when one of `size` bytes finds no place: that one
+    /// has a place then, or there is so much that rests that it has to become less anyway.
+    pub(super) fn should_end(&self, old: usize, size: usize) -> bool {
+        self.has_too_much(0) || !self.has_too_much(size.wrapping_sub(old))
+    }
+
+    fn has_too_much(&self, more: usize) -> bool {
+        self.bytes.wrapping_add(more) > 2 * self.limit
     }
 
     /// Bytes of the blocks that rest.
@@ -215,19 +225,16 @@ impl Resting {
         true
     }
 
-    /// Takes the last block of a stack, which was found damaged, off it. O(blocks that rest).
+    /// Takes the last block of the stack of `size` bytes off it; it is really `actual` bytes long. O(1).
     #[cold]
-    pub(super) fn drop_last(
-        &mut self,
-        size: usize,
-        codec: TagCodec,
-        may_be_block: impl Fn(Block) -> bool,
-    ) {
+    pub(super) fn drop_last(&mut self, size: usize, actual: usize) {
         self.rouse_last(size);
-        let blocks = (0..self.shape.sizes).flat_map(|stack| self.places_from(self.top(stack)));
-        let blocks = blocks.map(|place| self.get(place).block);
-        let tags = blocks.filter(|&block| may_be_block(block)).filter_map(|block| block.tag(codec));
-        self.bytes = tags.map(Tag::size).sum();
+        self.bytes = self.bytes.wrapping_add(size).saturating_sub(actual);
+    }
+
+    /// More blocks than can rest.
+    pub(super) fn places(&self) -> usize {
+        self.shape.places
     }
 
     /// The size of the largest blocks below `size` bytes that rest. O(sizes).
@@ -239,11 +246,14 @@ impl Resting {
         below.rev().find(|&stack| self.top(stack) != 0).map(|stack| self.shape.size(stack))
     }
 
-    /// The block whose turn it is to make its size give up one; another one with each call. O(1).
+    /// The block whose turn it is to make its size give up one, if one is near; another one with each call.
+    /// O(1).
     pub(super) fn next_in_turn(&mut self) -> Option<Block> {
-        self.hand = (self.hand + 1) & (self.shape.places - 1);
-        let block = self.get(self.hand).block;
-        (!block.is_none()).then_some(block)
+        let turns = (1..=LOOK_AT_MOST).map(|turn| (self.hand + turn) & (self.shape.places - 1));
+        let taken = |&place: &usize| !self.get(place).block.is_none();
+        let (next, last) = (turns.clone().find(taken), turns.last());
+        self.hand = next.or(last)?;
+        next.map(|place| self.get(place).block)
     }
 
     /// A place and those below it.
@@ -319,8 +329,15 @@ mod tests {
 
     #[test]
     fn twice_the_bytes_may_rest_in_the_stead_of_others() {
-        let resting = Resting { limit: 100, bytes: 150, ..Resting::empty() };
-        assert!(resting.has_place_instead(50, 100) && !resting.has_place_instead(50, 101));
-        assert!(resting.has_place_instead(10, 60) && !resting.has_place_instead(10, 61));
+        let resting = Resting { limit: 100, bytes: 150, spare: 1, ..Resting::empty() };
+        assert!(resting.should_end(50, 100) && !resting.should_end(50, 101));
+        assert!(resting.should_end(10, 60) && !resting.should_end(10, 61));
+        assert!(resting.has_place_instead(50) && !resting.has_place_instead(51));
+    }
+
+    #[test]
+    fn what_is_far_too_much_becomes_less() {
+        let resting = Resting { limit: 100, bytes: 1000, spare: 1, ..Resting::empty() };
+        assert!(resting.should_end(10, 60) && !resting.has_place_instead(60));
     }
 }

@@ -129,7 +129,7 @@ impl Shape {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RestShape {
     granule: Granule,
-    /// Sizes that have stacks: so many granules, and all below.
+    /// How many sizes have stacks: all of fewer granules.
     pub(super) sizes: usize,
     /// Places for blocks, a power of two; the first is never used.
     pub(super) places: usize,
@@ -150,7 +150,7 @@ impl RestShape {
         let places = (bytes / BYTES_PER_PLACE).clamp(MIN_PLACES, MAX_PLACES);
         Self {
             granule,
-            sizes: (bytes / BYTES_PER_SIZE).min(MAX_SIZES),
+            sizes: (bytes / BYTES_PER_SIZE).min(MAX_SIZES).min(bytes >> granule.shift()),
             places: 1 << floor_log2(places),
             least_bytes: (bytes / LEAST_SHARE).max((bytes / SMALL_SHARE).min(FEW_BYTES)),
         }

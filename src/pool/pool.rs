@@ -99,8 +99,8 @@ pub(super) fn shared<L: RawMutex, R>(
     locked(pool.lock(), work)
 }
 
-/// As [`shared`], but tries first what is `quick` and leaves nothing to report: so its result need not wait
-/// in memory until the lock is let go.
+/// As [`shared`], but tries first what is `quick`, after which nothing is reported: so its result need not
+/// wait in memory until the lock is let go.
 #[inline(always)]
 pub(super) fn quick_or<L: RawMutex, R, E>(
     pool: &Mutex<L, Guarded>,

@@ -652,7 +652,10 @@ impl Store {
             self.settle(roused);
             // If that was below, the tag says so now.
             let (block, tag) = self.heap.live(block.payload(), region, owner)?;
-            return Ok(self.heap.rest_instead(block, tag)?);
+            if self.heap.rest_instead(block, tag)? {
+                return Ok(());
+            }
+            return Ok(self.heap.free(block, tag, region, owner)?);
         }
         Ok(self.heap.free(block, tag, region, owner)?)
     }
