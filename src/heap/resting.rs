@@ -249,10 +249,10 @@ impl Resting {
     /// The block whose turn it is to make its size give up one, if one is near; another one with each call.
     /// O(1).
     pub(super) fn next_in_turn(&mut self) -> Option<Block> {
-        let turns = (1..=LOOK_AT_MOST).map(|turn| (self.hand + turn) & (self.shape.places - 1));
-        let taken = |&place: &usize| !self.get(place).block.is_none();
-        let (next, last) = (turns.clone().find(taken), turns.last());
-        self.hand = next.or(last)?;
+        let turn = |ahead: usize| (self.hand + ahead) & (self.shape.places - 1);
+        let is_taken = |&place: &usize| !self.get(place).block.is_none();
+        let next = (1..=LOOK_AT_MOST).map(turn).find(is_taken);
+        self.hand = next.unwrap_or(turn(LOOK_AT_MOST));
         next.map(|place| self.get(place).block)
     }
 
