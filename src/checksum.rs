@@ -25,7 +25,7 @@ impl Checksum {
     const ROTATION: u32 = usize::BITS / 2 - 3;
 
     /// Whether there are any.
-    const ON: bool = cfg!(feature = "checksums");
+    pub(crate) const ON: bool = cfg!(feature = "checksums");
 
     /// Of nothing yet. Memory full of zeros does not pass for something.
     pub(crate) const NONE: Self = Self(Self::MULTIPLIER);

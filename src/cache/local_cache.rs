@@ -26,6 +26,7 @@ use super::{
     waiting::{WaitingSlot, check_free},
 };
 use crate::{
+    checksum::Checksum,
     config::ClassId,
     error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
     harden::Harden,
@@ -191,9 +192,14 @@ impl CacheCore {
         class: &'c ClassCache,
     ) -> Option<Found<'c>> {
         let index = class.slot_at(piece.offset_of(addr))?;
+        let states = piece.states();
+        // A damaged entry is not to lead out of the region. (States in another one are the engine's matter.)
+        if Checksum::ON && !self.map.spans(states.addr()) {
+            return None;
+        }
         // SAFETY: the map says that the piece is in a slab of this class, or was when it was read,
         // so these states are that slab's, and the index is in range.
-        let state = unsafe { StateByte::at(piece.states(), index) };
+        let state = unsafe { StateByte::at(states, index) };
         let slot = SlotRef { start: self.map.at(addr), state };
         (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
     }
