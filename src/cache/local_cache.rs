@@ -194,7 +194,7 @@ impl CacheCore {
         let index = class.slot_at(piece.offset_of(addr))?;
         let states = piece.states();
         // A damaged entry is not to lead out of the region. (States in another one are the engine's matter.)
-        if Checksum::ON && !self.map.spans(states.addr()) {
+        if Checksum::ON && self.map.piece_of(states.addr()).is_none() {
             return None;
         }
         // SAFETY: the map says that the piece is in a slab of this class, or was when it was read,

@@ -209,12 +209,6 @@ impl SlabMap {
         (piece < self.pieces).then(|| unsafe { &*self.entries.add(piece) })
     }
 
-    /// Whether an address is in one of the pieces.
-    #[inline(always)]
-    pub(crate) fn spans(&self, addr: usize) -> bool {
-        addr.wrapping_sub(self.origin.addr()) >> self.piece_shift < self.pieces
-    }
-
     /// A pointer to an address of the region.
     #[inline(always)]
     pub(crate) fn at(&self, addr: usize) -> *mut u8 {

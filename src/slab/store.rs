@@ -642,7 +642,7 @@ impl Store {
     fn free_crowded(
         &mut self,
         block: Block,
-        tag: Tag,
+        mut tag: Tag,
         region: &Region,
         owner: Owner,
     ) -> Result<(), FreeError> {
@@ -651,11 +651,10 @@ impl Store {
         {
             self.settle(roused);
             // If that was below, the tag says so now.
-            let (block, tag) = self.heap.live(block.payload(), region, owner)?;
+            tag = self.heap.live(block.payload(), region, owner)?.1;
             if self.heap.rest_instead(block, tag)? {
                 return Ok(());
             }
-            return Ok(self.heap.free(block, tag, region, owner)?);
         }
         Ok(self.heap.free(block, tag, region, owner)?)
     }
