@@ -45,6 +45,28 @@ pub(crate) enum Look {
     At(Option<Magazine>),
 }
 
+/// How the slabs of a class are cut into slots.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotGrid {
+    reciprocal: Reciprocal,
+    slots: u32,
+}
+
+impl SlotGrid {
+    /// Which of a slab's slots starts at an offset, if one does.
+    #[inline(always)]
+    pub(crate) fn slot_at(self, offset: u32) -> Option<u32> {
+        let index = self.index_of(offset);
+        (index < self.slots).then_some(index)
+    }
+
+    /// Which of a slab's slots starts at an offset; anything if none does.
+    #[inline(always)]
+    pub(crate) fn index_of(self, offset: u32) -> u32 {
+        self.reciprocal.divide(offset)
+    }
+}
+
 /// One class in one cache.
 ///
 /// Invariants: `loaded` are the arrays of a magazine with room for `capacity` slots (or none, and
@@ -280,17 +302,10 @@ impl ClassCache {
         self.len() + to_usize(self.others.load(Relaxed))
     }
 
-    /// Which of its slab's slots starts at an offset, if one does.
+    /// How its slabs are cut.
     #[inline(always)]
-    pub(crate) fn slot_at(&self, offset: u32) -> Option<u32> {
-        let index = self.index_of(offset);
-        (index < u32::from(self.slots_per_slab)).then_some(index)
-    }
-
-    /// Which of its slab's slots starts at an offset; anything if none does.
-    #[inline(always)]
-    pub(crate) fn index_of(&self, offset: u32) -> u32 {
-        self.reciprocal.divide(offset)
+    pub(crate) fn grid(&self) -> SlotGrid {
+        SlotGrid { reciprocal: self.reciprocal, slots: self.slots_per_slab.into() }
     }
 
     /// Whether the loaded magazine is empty.
@@ -365,6 +380,27 @@ impl ClassCache {
         unsafe { self.loaded().set(len, slot) };
         self.set_len(len + 1);
         true
+    }
+
+    /// Pushes the slots that `find` finds at addresses, while there is room and up to the first that it does
+    /// not find. Returns how many.
+    #[inline(always)]
+    pub(crate) fn push_found(
+        &self,
+        pointers: &[NonNull<u8>],
+        mut find: impl FnMut(usize) -> Option<SlotRef>,
+    ) -> usize {
+        let (loaded, len) = (self.loaded(), self.len());
+        let mut pushed = 0;
+        for (place, pointer) in (len..self.capacity()).zip(pointers) {
+            let Some(slot) = find(pointer.addr().get()) else { break };
+            slot.state.store(SlotState::Cached);
+            // SAFETY: the type's invariant, and the magazine has this place.
+            unsafe { loaded.set(place, slot) };
+            pushed += 1;
+        }
+        self.set_len(len + pushed);
+        pushed
     }
 
     /// Takes the last slots, as many as there are, marks them live and writes them to `out` in the order

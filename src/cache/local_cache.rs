@@ -19,7 +19,7 @@ use core::{
 
 use super::{
     block::CacheBlockRef,
-    class_cache::ClassCache,
+    class_cache::{ClassCache, SlotGrid},
     engine::Engine,
     held::Held,
     realloc::{Mover, realloc},
@@ -32,7 +32,9 @@ use crate::{
     harden::Harden,
     heap::Owner,
     random::Random,
-    slab::{PieceEntry, PieceKind, Signals, SlabMap, Slot, SlotRef, SlotState, StateByte},
+    slab::{
+        PieceEntry, PieceKind, Signals, SlabMap, SlabPlace, Slot, SlotRef, SlotState, StateByte,
+    },
     units::{MIN_GRANULE, to_u32, to_usize},
 };
 
@@ -191,17 +193,31 @@ impl CacheCore {
         addr: usize,
         class: &'c ClassCache,
     ) -> Option<Found<'c>> {
-        let index = class.slot_at(piece.offset_of(addr))?;
-        let states = piece.states();
+        let slab = self.slab_of(piece)?;
+        // SAFETY: the map says that the piece is in a slab of this class, or was when it was read.
+        let slot = unsafe { self.live_in(slab, addr, class.grid()) }?;
+        Some(Found { class, slot })
+    }
+
+    /// The slab that a piece belongs to.
+    #[inline(always)]
+    fn slab_of(&self, piece: &PieceEntry) -> Option<SlabPlace> {
+        let slab = piece.slab();
         // A damaged entry is not to lead out of the region. (States in another one are the engine's matter.)
-        if Checksum::ON && self.map.piece_of(states.addr()).is_none() {
-            return None;
-        }
-        // SAFETY: the map says that the piece is in a slab of this class, or was when it was read,
-        // so these states are that slab's, and the index is in range.
-        let state = unsafe { StateByte::at(states, index) };
-        let slot = SlotRef { start: self.map.at(addr), state };
-        (state.load() == SlotState::Live as u8).then_some(Found { class, slot })
+        (!Checksum::ON || self.map.covers(slab.states.addr())).then_some(slab)
+    }
+
+    /// The live slot that starts at an address in a slab.
+    ///
+    /// # Safety
+    /// The slab is, or was, of the class that this is the grid of.
+    #[inline(always)]
+    unsafe fn live_in(&self, slab: SlabPlace, addr: usize, grid: SlotGrid) -> Option<SlotRef> {
+        let index = grid.slot_at(slab.offset_of(addr))?;
+        // SAFETY: the caller's promise; the index is in range.
+        let state = unsafe { StateByte::at(slab.states, index) };
+        let is_live = state.load() == SlotState::Live as u8;
+        is_live.then(|| SlotRef { start: self.map.at(addr), state })
     }
 
     /// The live slot that starts at an address, if it is in the first region.
@@ -210,10 +226,10 @@ impl CacheCore {
     /// There is such a slot, of this class, or the address is in another region.
     #[inline(always)]
     unsafe fn slot_at(&self, addr: usize, class: &ClassCache) -> Option<SlotRef> {
-        let piece = self.map.piece_of(addr)?;
-        let index = class.index_of(piece.offset_of(addr));
+        let slab = self.map.piece_of(addr)?.slab();
+        let index = class.grid().index_of(slab.offset_of(addr));
         // SAFETY: the caller's promise: the piece is in a slab of this class, and the index in range.
-        let state = unsafe { StateByte::at(piece.states(), index) };
+        let state = unsafe { StateByte::at(slab.states, index) };
         debug_assert_eq!(state.load(), SlotState::Live as u8, "{addr:#x} is not a live slot");
         Some(SlotRef { start: self.map.at(addr), state })
     }
@@ -401,7 +417,7 @@ impl CacheCore {
     fn is_slot_of(&self, id: ClassId, class: &ClassCache, slot: SlotRef) -> bool {
         let addr = slot.start.addr();
         let Some(piece) = self.map.piece_of(addr) else { return false };
-        let Some(index) = class.slot_at(piece.offset_of(addr)) else { return false };
+        let Some(index) = class.grid().slot_at(piece.offset_of(addr)) else { return false };
         if piece.kind() != PieceKind::class(id.0) {
             return false;
         }
@@ -1080,11 +1096,12 @@ impl CacheCore {
     #[inline]
     fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
         let Some(class) = self.quick_class(id) else { return 0 };
-        let pushed = pointers.iter().take_while(|pointer| {
-            let found = self.find_of(pointer.addr().get(), id, class);
-            found.is_some_and(|found| class.push(found.slot))
-        });
-        pushed.count()
+        let (map, kind, grid) = (self.map, PieceKind::class(id.0), class.grid());
+        class.push_found(pointers, |addr| {
+            let piece = map.piece_of(addr).filter(|piece| piece.kind() == kind)?;
+            // SAFETY: the map says that it is a slab of this class.
+            unsafe { self.live_in(self.slab_of(piece)?, addr, grid) }
+        })
     }
 
     /// As [`push_from`](Self::push_from), without looking whether they are slots of the class; up to the
@@ -1095,12 +1112,8 @@ impl CacheCore {
     #[inline]
     unsafe fn push_unchecked(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
         let Some(class) = self.quick_class(id) else { return 0 };
-        let pushed = pointers.iter().take_while(|pointer| {
-            // SAFETY: the caller's promise.
-            let slot = unsafe { self.slot_at(pointer.addr().get(), class) };
-            slot.is_some_and(|slot| class.push(slot))
-        });
-        pushed.count()
+        // SAFETY: the caller's promise.
+        class.push_found(pointers, |addr| unsafe { self.slot_at(addr, class) })
     }
 
     /// Allocates only from what is ready: nothing is reclaimed for it, and a failure not counted.

@@ -12,7 +12,7 @@ mod walk;
 
 pub(crate) use size_class::{Class, MAX_CLASS_SIZE, SizeTable, SlabShape, least_request};
 pub(crate) use slab::{Home, Slab, SlabList, SlotCounts, SlotRef, SlotState, StateByte};
-pub(crate) use slab_map::{PieceEntry, PieceKind, Reciprocal, SlabMap};
+pub(crate) use slab_map::{PieceEntry, PieceKind, Reciprocal, SlabMap, SlabPlace};
 pub(crate) use slabs::{Slabs, Slot};
 pub(crate) use store::{RegionEntry, Signals, Store};
 pub(crate) use table::Table;

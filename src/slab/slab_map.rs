@@ -89,7 +89,31 @@ impl PieceEntry {
     /// How far into its slab an address of the piece is.
     #[inline(always)]
     pub(crate) fn offset_of(&self, addr: usize) -> u32 {
-        low_u32(addr).wrapping_sub(self.start.load(Relaxed))
+        self.slab().offset_of(addr)
+    }
+
+    /// The slab it belongs to; anything unless it is a slab's piece, or was.
+    #[inline(always)]
+    pub(crate) fn slab(&self) -> SlabPlace {
+        SlabPlace { start: self.start.load(Relaxed), states: self.states() }
+    }
+}
+
+/// Where a slab is, and where its slots' state bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlabPlace {
+    start: u32,
+    pub(crate) states: *mut u8,
+}
+
+impl SlabPlace {
+    /// Nowhere.
+    pub(crate) const NONE: Self = Self { start: 0, states: null_mut() };
+
+    /// How far into the slab an address is.
+    #[inline(always)]
+    pub(crate) fn offset_of(self, addr: usize) -> u32 {
+        low_u32(addr).wrapping_sub(self.start)
     }
 }
 
@@ -135,14 +159,13 @@ impl Reciprocal {
 
 /// One region's map: a small value that local caches copy.
 ///
-/// Invariants: `entries` points to an element for each of the `pieces` pieces in the pool's memory,
-/// which stay where they are while the pool lives; `origin` is the region's start rounded down to a
-/// piece.
+/// Invariants: `entries` points to an element for each piece in the pool's memory, which stay where they are
+/// while the pool lives; `origin` is the region's start rounded down to a piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabMap {
     origin: *mut u8,
-    /// 0 if there is no map yet.
-    pieces: usize,
+    /// Bytes of all pieces; 0 if there is no map yet.
+    bytes: usize,
     /// `log2` of the bytes of a piece.
     piece_shift: u32,
     entries: *const PieceEntry,
@@ -151,7 +174,7 @@ pub(crate) struct SlabMap {
 impl SlabMap {
     /// A map of nothing.
     pub(crate) const fn empty() -> Self {
-        Self { origin: null_mut(), pieces: 0, piece_shift: 0, entries: core::ptr::null() }
+        Self { origin: null_mut(), bytes: 0, piece_shift: 0, entries: core::ptr::null() }
     }
 
     /// How many pieces of `1 << piece_log2` bytes it takes to cover a region.
@@ -184,7 +207,7 @@ impl SlabMap {
         unsafe { table.add(bytes - WORD).write_bytes(0, WORD) };
         Self {
             origin: region.origin(1 << piece_log2),
-            pieces,
+            bytes: pieces << piece_log2,
             piece_shift: piece_log2,
             entries: table.cast::<PieceEntry>(),
         }
@@ -192,7 +215,7 @@ impl SlabMap {
 
     /// Adds it to a checksum.
     pub(crate) fn add_to(&self, sum: Checksum) -> Checksum {
-        let sum = sum.add_addr(self.origin).add(self.pieces);
+        let sum = sum.add_addr(self.origin).add(self.bytes);
         sum.add_u32(self.piece_shift).add_addr(self.entries)
     }
 
@@ -201,12 +224,18 @@ impl SlabMap {
         self.entries.cast_mut().cast()
     }
 
+    /// Whether an address lies in one of its pieces.
+    #[inline(always)]
+    pub(crate) fn covers(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.origin.addr()) < self.bytes
+    }
+
     /// The piece that an address lies in, if it is one of this map's.
     #[inline(always)]
     pub(crate) fn piece_of(&self, addr: usize) -> Option<&PieceEntry> {
         let piece = addr.wrapping_sub(self.origin.addr()) >> self.piece_shift;
         // SAFETY: the type's invariant.
-        (piece < self.pieces).then(|| unsafe { &*self.entries.add(piece) })
+        self.covers(addr).then(|| unsafe { &*self.entries.add(piece) })
     }
 
     /// A pointer to an address of the region.
@@ -241,7 +270,8 @@ impl SlabMap {
 
     /// All pieces, with their addresses.
     pub(crate) fn all(&self) -> impl Iterator<Item = (usize, &PieceEntry)> {
-        let addrs = (0..self.pieces).map(|piece| self.origin.addr() + (piece << self.piece_shift));
+        let pieces = self.bytes >> self.piece_shift;
+        let addrs = (0..pieces).map(|piece| self.origin.addr() + (piece << self.piece_shift));
         addrs.filter_map(|addr| Some((addr, self.piece_of(addr)?)))
     }
 
