@@ -527,7 +527,8 @@ impl ClassCache {
     /// Loads the magazine to the left, which has slots, if there is one. The loaded one is empty.
     pub(crate) fn load_left(&self) -> bool {
         debug_assert!(self.is_empty());
-        self.load_beside(Magazine::left, |left| self.take_from_others(left.len()))
+        self.others.load(Relaxed) > 0
+            && self.load_beside(Magazine::left, |left| self.take_from_others(left.len()))
     }
 
     /// Loads the magazine to the right, which is empty, if there is one. The loaded one has slots.
@@ -552,11 +553,11 @@ impl ClassCache {
         self.go_on(load).is_some()
     }
 
-    /// Loads the magazine to the right if there is no room for a burst of `slots` slots in this one:
-    /// bursts stay together.
+    /// Loads the magazine to the right if there is room for a part of a burst of `slots` slots only in this
+    /// one: bursts stay together.
     #[inline]
     pub(crate) fn make_room_for(&self, slots: usize) {
-        if slots > self.room() && slots <= self.capacity() {
+        if !self.is_full() && slots > self.room() && slots <= self.capacity() {
             self.load_right();
         }
     }
@@ -564,7 +565,7 @@ impl ClassCache {
     /// Gives it its first magazine, an empty one.
     pub(crate) fn equip(&self, magazine: Magazine) {
         debug_assert!(!self.has_magazines() && self.is_intact() && magazine.len() == 0);
-        magazine.stand_between(None, None, self.releases());
+        magazine.stand_between(None, None);
         self.capacity.set(magazine.capacity());
         self.count.set(1);
         self.taken.set(0);
@@ -587,7 +588,7 @@ impl ClassCache {
     fn exchange_loaded(&self, magazine: Magazine, count: fn(u8, u8) -> u8) -> Option<Magazine> {
         self.go_on(|loaded| {
             self.taken.set(count(self.taken.get(), 1));
-            magazine.stand_between(loaded.left(), loaded.right(), self.releases());
+            magazine.stand_between(loaded.left(), loaded.right());
             self.load(magazine);
             Some(loaded)
         })
@@ -596,7 +597,7 @@ impl ClassCache {
     /// Adds an empty magazine to the right of the loaded one.
     pub(crate) fn add(&self, magazine: Magazine) {
         self.step(|loaded| {
-            magazine.stand_between(Some(loaded), loaded.right(), self.releases());
+            magazine.stand_between(Some(loaded), loaded.right());
             self.count.set(self.count.get().wrapping_add(1));
             Some(())
         });

@@ -14,7 +14,11 @@ const MAGAZINE_BYTES: usize = 128 << 10;
 /// Slots that a magazine holds, unless the class or the region is too small for it.
 const MAGAZINE_SLOTS: usize = 128;
 
-/// The part of the regions that one magazine's objects may make up.
+/// Objects that network drivers pass on at once: larger magazines hold whole bursts, so that those stay
+/// together on their way from core to core.
+const BURST: usize = 32;
+
+/// The part of the regions that one magazine's objects may make up, about.
 const REGION_SHARE: usize = 512;
 
 /// The same for a magazine of few slots, as in small regions.
@@ -90,8 +94,8 @@ impl Depot {
         let share = |part: usize| region_bytes / part / (size + size_of::<SlotRef>());
         let suited = share(REGION_SHARE).max(share(FEW_SHARE).min(FEW_SLOTS));
         let suited = suited.clamp(2, MAGAZINE_SLOTS);
-        let suited = suited.min((MAGAZINE_BYTES / size).max(8)).min(by_limit);
-        let capacity = slots.unwrap_or(suited).min(MAX_CAPACITY);
+        let suited = in_bursts(suited.min((MAGAZINE_BYTES / size).max(8)));
+        let capacity = slots.unwrap_or(suited.min(by_limit)).min(MAX_CAPACITY);
         let row = match slots {
             // Whoever says how large they are says how much a cache holds.
             Some(_) => 0,
@@ -172,6 +176,12 @@ impl Depot {
         }
         Ok(())
     }
+}
+
+/// About so many slots, in whole bursts if it is not much less than one.
+fn in_bursts(slots: usize) -> usize {
+    let bursts = (slots + BURST / 4) / BURST;
+    if bursts == 0 { slots } else { bursts * BURST }
 }
 
 /// Most slots of a magazine, whatever the configuration asks for.

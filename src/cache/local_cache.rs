@@ -995,7 +995,12 @@ impl CacheCore {
         mut filled: usize,
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
-        while let Some(next) = out.get_mut(filled) {
+        loop {
+            if self.load_more(id, engine) {
+                filled +=
+                    self.quick_class(id).map_or(0, |class| class.pop_into(&mut out[filled..]));
+            }
+            let Some(next) = out.get_mut(filled) else { return Ok(()) };
             match self.alloc_fixed_slow(id, engine) {
                 Ok(slot) => _ = next.write(slot),
                 Err(error) => {
@@ -1008,9 +1013,23 @@ impl CacheCore {
                 }
             }
             filled += 1;
-            filled += self.quick_class(id).map_or(0, |class| class.pop_into(&mut out[filled..]));
         }
-        Ok(())
+    }
+
+    /// Loads a magazine with slots of a class that is served without the engine, if the loaded one is empty:
+    /// from the row, the depot, or filled from the slabs. `false` says nothing.
+    fn load_more(&mut self, id: ClassId, engine: &mut impl Backing) -> bool {
+        match self.quick_class(id) {
+            None => return false,
+            Some(class) if !class.is_empty() => return true,
+            Some(class) if self.may_keep() && class.load_left() => return true,
+            Some(_) => {}
+        }
+        engine.with(|engine| {
+            self.sync(engine);
+            let Some(class) = self.quick_class(id) else { return false };
+            class.has_magazines() && engine.equip(id, class) && engine.refill(id, class).is_ok()
+        })
     }
 
     /// Frees slots of a class from the front, up to the first that cannot be freed.
@@ -1085,10 +1104,30 @@ impl CacheCore {
         loop {
             freed += push(self, id, &pointers[freed..]);
             let Some(&next) = pointers.get(freed) else { return Ok(()) };
-            self.free_slow(next, Some(id), engine)
-                .map_err(|error| BulkFreeError { freed, error })?;
-            freed += 1;
+            if !self.make_room(id, next.addr().get(), engine) {
+                self.free_slow(next, Some(id), engine)
+                    .map_err(|error| BulkFreeError { freed, error })?;
+                freed += 1;
+            }
         }
+    }
+
+    /// Makes room in the loaded magazine of a class that is served without the engine, if that is full and
+    /// there is a live slot of the class at an address. `false` says nothing.
+    fn make_room(&mut self, id: ClassId, addr: usize, engine: &mut impl Backing) -> bool {
+        match self.quick_class(id) {
+            Some(class) if class.is_full() && self.find_of(addr, id, class).is_some() => {
+                if self.may_keep() && class.load_right() {
+                    return true;
+                }
+            }
+            _ => return false,
+        }
+        engine.with(|engine| {
+            self.sync(engine);
+            let Some(class) = self.quick_class(id) else { return false };
+            engine.spill(id, class).is_ok() && !class.is_full()
+        })
     }
 
     /// Moves live slots of a class from the front of `pointers` to the loaded magazine, while there is
@@ -1097,11 +1136,26 @@ impl CacheCore {
     fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
         let Some(class) = self.quick_class(id) else { return 0 };
         let (map, kind, grid) = (self.map, PieceKind::class(id.0), class.grid());
-        class.push_found(pointers, |addr| {
+        let slab_at = |addr| {
             let piece = map.piece_of(addr).filter(|piece| piece.kind() == kind)?;
-            // SAFETY: the map says that it is a slab of this class.
-            unsafe { self.live_in(self.slab_of(piece)?, addr, grid) }
-        })
+            self.slab_of(piece)
+        };
+        let first = pointers.first().map_or(0, |first| first.addr().get());
+        let together = slab_at(first).map_or(0, |slab| {
+            // As long as they are in the first one's slab, it need not be looked for.
+            let start = first.wrapping_sub(to_usize(slab.offset_of(first)));
+            class.push_found(pointers, |addr| {
+                u32::try_from(addr.wrapping_sub(start)).ok()?;
+                // SAFETY: the map says that it is a slab of this class; it stays one while its first slot
+                // is held.
+                unsafe { self.live_in(slab, addr, grid) }
+            })
+        });
+        together
+            // SAFETY: as above.
+            + class.push_found(&pointers[together..], |addr| unsafe {
+                self.live_in(slab_at(addr)?, addr, grid)
+            })
     }
 
     /// As [`push_from`](Self::push_from), without looking whether they are slots of the class; up to the

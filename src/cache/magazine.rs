@@ -27,6 +27,8 @@ struct Header {
     right: Cell<Option<Magazine>>,
     /// See [`Magazine::releases`].
     releases: AtomicU32,
+    /// In a depot's stack a checksum of its slots.
+    slots: Cell<u32>,
     /// A checksum of the others.
     check: AtomicU32,
 }
@@ -36,7 +38,7 @@ impl Header {
         let link = |link: &Cell<Option<Magazine>>| link.get().map_or(0, |to| to.memory().addr());
         let sum = Checksum::NONE.add(link(&self.left)).add(link(&self.right));
         let sum = sum.add_pair(self.len.load(Relaxed), self.capacity);
-        sum.add_u32(self.releases.load(Relaxed)).sum()
+        sum.add_pair(self.releases.load(Relaxed), self.slots.get()).sum()
     }
 }
 
@@ -166,6 +168,7 @@ impl Magazine {
             capacity,
             right: Cell::new(None),
             releases: AtomicU32::new(0),
+            slots: Cell::new(0),
             check: AtomicU32::new(0),
         };
         // SAFETY: the caller's promise.
@@ -230,10 +233,10 @@ impl Magazine {
         self.header().left.get()
     }
 
-    /// Puts it on top of a depot's stack, where a checksum of its slots takes the place of what a cache notes.
+    /// Puts it on top of a depot's stack.
     pub(crate) fn lay_on(self, below: Option<Self>) {
         self.header().right.set(None);
-        self.header().releases.store(self.sum_of_slots(), Relaxed);
+        self.header().slots.set(self.sum_of_slots());
         self.set_left(below);
     }
 
@@ -248,7 +251,7 @@ impl Magazine {
 
     /// A magazine of a depot, if it is intact, its slots included.
     pub(crate) fn verified(self) -> Result<Self, Corruption> {
-        let is_intact = self.is_intact() && agree(self.releases(), self.sum_of_slots());
+        let is_intact = self.is_intact() && agree(self.header().slots.get(), self.sum_of_slots());
         let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Magazine };
         if is_intact { Ok(self) } else { Err(damaged) }
     }
@@ -263,12 +266,10 @@ impl Magazine {
         self.seal();
     }
 
-    /// Has it stand between two others, or at an end of a row. Its free places hold nothing from now on.
-    pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>, releases: u32) {
-        self.forget_popped();
+    /// Has it stand between two others, or at an end of a row.
+    pub(crate) fn stand_between(self, left: Option<Self>, right: Option<Self>) {
         self.header().left.set(left);
-        self.header().right.set(right);
-        self.put_down(self.len(), releases);
+        self.set_right(right);
         if let Some(left) = left {
             left.set_right(Some(self));
         }

@@ -107,9 +107,6 @@ pub(crate) struct SlabPlace {
 }
 
 impl SlabPlace {
-    /// Nowhere.
-    pub(crate) const NONE: Self = Self { start: 0, states: null_mut() };
-
     /// How far into the slab an address is.
     #[inline(always)]
     pub(crate) fn offset_of(self, addr: usize) -> u32 {
