@@ -218,7 +218,7 @@ impl Harden {
         if !self.seals() {
             return;
         }
-        let slack = (room - size).min(MAX_SLACK);
+        let slack = room.wrapping_sub(size).min(MAX_SLACK);
         let (first, end) = (room - slack, start.wrapping_add(room));
         let secret = self.secret(end.addr());
         // SAFETY: within the room.

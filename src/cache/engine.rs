@@ -811,7 +811,7 @@ impl Engine {
 
     /// Bytes of free heap blocks that do not wait.
     pub(crate) fn free_bytes(&self) -> usize {
-        self.store().heap().counters().free_bytes - self.store().waiting().bytes()
+        self.store().heap().counters().free_bytes.saturating_sub(self.store().waiting().bytes())
     }
 
     /// The caches that have a block, up to the first that is damaged.

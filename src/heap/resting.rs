@@ -205,7 +205,7 @@ impl Resting {
         self.spare = self.get(place).below;
         self.set(place, Place { block, below: self.top(stack) });
         self.set_top(stack, place);
-        self.bytes += size;
+        self.bytes = self.bytes.wrapping_add(size);
     }
 
     /// Ends the rest of a block, if it rests and is among the last few of its size. O(1).

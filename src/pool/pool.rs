@@ -811,8 +811,10 @@ fn stats_of(engine: &Engine) -> PoolStats {
         stats.cached_objects += cached;
         stats.cached_bytes += cached * size;
         let waiting = engine.waiting(class);
-        stats.quarantined_objects += waiting;
-        stats.quarantined_bytes += waiting * size;
+        // What is damaged may say anything.
+        stats.quarantined_objects = stats.quarantined_objects.saturating_add(waiting);
+        let waiting_bytes = waiting.saturating_mul(size);
+        stats.quarantined_bytes = stats.quarantined_bytes.saturating_add(waiting_bytes);
         stats.damaged_blocks += to_usize(entry.damaged);
         stats.limit_hits += to_usize(entry.limit_hits);
     }
