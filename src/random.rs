@@ -20,3 +20,16 @@ impl Random {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_seed_makes_a_generator_that_stands_still() {
+        for seed in [0, 1, usize::MAX] {
+            let mut random = Random::new(seed);
+            assert_ne!(random.next(), random.next(), "{seed}");
+        }
+    }
+}

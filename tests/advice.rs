@@ -36,6 +36,17 @@ fn without_being_asked_nothing_is_counted() {
     assert_eq!((advice.requests, advice.classes().len()), (0, 0));
 }
 
+/// A request for nothing is refused, and says nothing about sizes.
+#[test]
+fn a_request_for_nothing_is_not_counted() {
+    let bench = profiled(PoolFlags::empty(), 256 << 10);
+    for (_, handle) in &mut bench.handles() {
+        handle.alloc(bytes(0)).unwrap_err();
+    }
+    let advice = bench.pool().advise(4).unwrap();
+    assert!(advice.classes().iter().all(|class| class.size > 0));
+}
+
 /// Each request is counted once, through whichever handle, whoever serves it.
 #[test]
 fn every_request_is_counted_once() {

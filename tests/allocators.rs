@@ -80,6 +80,18 @@ fn a_static_pool_is_a_global_allocator() {
     POOL.validate().unwrap();
 }
 
+/// As a global allocator too, a pool without classes counts what it refuses.
+#[test]
+fn a_pool_of_the_heap_alone_counts_what_it_refuses() {
+    static POOL: StaticPool = Pool::empty();
+    POOL.init(vec![std::mem::MaybeUninit::uninit(); 64 << 10].leak()).unwrap();
+    let block = global::alloc(&POOL, layout(200, 8)).unwrap();
+    global::dealloc(&POOL, block, layout(200, 8));
+    global::dealloc(&POOL, block, layout(200, 8));
+    assert_eq!(POOL.stats().bad_frees, 1);
+    POOL.validate().unwrap();
+}
+
 /// A move for a larger alignment that finds no room leaves the block as it was, all of it.
 #[test]
 fn a_failed_realloc_to_a_larger_alignment_keeps_the_block() {
@@ -206,6 +218,8 @@ mod api2 {
                 assert_eq!(pool.stats().live_objects, 1);
                 let shrunk = raw::shrink(pool, grown.cast(), (100, align), (0, align));
                 assert_eq!((shrunk.len(), pool.stats().live_objects), (0, 0));
+                let again = raw::shrink(pool, shrunk.cast(), (0, align), (0, align));
+                assert_eq!((again.len(), pool.stats().live_objects), (0, 0));
                 raw::deallocate(pool, shrunk.cast(), (0, align));
             }
             let mut units: Vec<(), _> = Vec::new_in(pool);

@@ -6,8 +6,6 @@
 //! ```sh
 //! BIT_FLIP_CASE=42 cargo test --release --test bit_flips -- --exact child --nocapture
 //! ```
-#![cfg(feature = "checksums")]
-
 #[path = "bit_flips/case.rs"]
 mod case;
 mod common;
@@ -129,6 +127,7 @@ const FOUND: &[Kind] = &[
     Kind::FreeFooter,
     Kind::Bins,
     Kind::SlotState,
+    #[cfg(feature = "checksums")]
     Kind::MagazineHeader,
 ];
 
@@ -140,11 +139,15 @@ const TRUSTED: &[Kind] = &[Kind::SlabMap, Kind::CacheBlock, Kind::MagazineSlots]
 const HARM: usize = 10;
 
 /// What the pool promises: it finds what it is about to rely on, and is none the worse for it. What it does
-/// not find changes nothing; but for what the quick ways read.
+/// not find changes nothing; but for what the quick ways read. Without checksums of its tables that goes for
+/// the heap and for slots' states only.
 #[track_caller]
 fn check(outcomes: &Outcomes) {
     for (kind, by_outcome) in outcomes {
         let is_of = |kinds: &[Kind]| kinds.iter().any(|of| of.to_string() == *kind);
+        if !cfg!(feature = "checksums") && !is_of(FOUND) {
+            continue;
+        }
         let mut harmful: Vec<u64> = Vec::new();
         for (then, seeds) in by_outcome {
             let is_found = then.starts_with("found, ");

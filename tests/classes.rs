@@ -218,6 +218,61 @@ fn the_watermark_callback_tells_how_many_are_left() {
     assert_eq!(LOW.get().0, 1, "plenty are left again");
 }
 
+/// A class without a watermark calls nobody, whatever others have.
+#[test]
+fn a_watermark_is_its_own_class_s() {
+    LOW.set((0, usize::MAX));
+    let mut memory = Memory::new(1 << 20);
+    let marked = SizeClass::new(256).reserve(64).limit(64).low_watermark(10, note_low);
+    let pool = builder().magazine(0).size_class(marked).size_class(SizeClass::new(64).limit(20));
+    let pool = pool.build(memory.region()).unwrap();
+    let (slots, _) = drain(&mut &pool, ClassId::new(1));
+    assert_eq!((slots.len(), LOW.get().0), (20, 0));
+    free_all(&mut &pool, slots);
+    let (slots, _) = drain(&mut &pool, ClassId::new(0));
+    assert_eq!((slots.len(), LOW.get()), (64, (1, 9)));
+}
+
+/// Whatever memory is left, a class can be added or nothing has changed: no table, map or slab of it stays.
+#[test]
+fn a_class_that_finds_no_memory_leaves_nothing_behind() {
+    let (mut added, mut refused) = (0, 0);
+    for left in (0..12_000).step_by(200) {
+        let mut memory = [Memory::new(64 << 10), Memory::new(32 << 10)];
+        let [first, second] = &mut memory;
+        let pool = builder().build(first.region()).unwrap();
+        pool.add_region(second.region()).unwrap();
+        let kept = (left > 0).then(|| pool.alloc(bytes(left)).unwrap());
+        let blocks: Vec<_> =
+            [4096, 512, 48, 16].iter().flat_map(|&size| fill(&mut &pool, size)).collect();
+        free_all(&mut &pool, kept);
+        pool.defragment();
+        for _ in 0..2 {
+            let before = pool.stats();
+            match pool.add_size_class(SizeClass::new(64).reserve(3)) {
+                Ok(class) => {
+                    added += 1;
+                    assert_eq!(pool.class_stats(class).unwrap().slots.min(3), 3);
+                }
+                Err(error) => {
+                    refused += 1;
+                    let is_short = matches!(
+                        error,
+                        ConfigError::OutOfMemory | ConfigError::ReserveTooLarge { .. }
+                    );
+                    assert!(is_short, "{left}: {error}");
+                    pool.defragment();
+                    assert_eq!(pool.stats(), before, "{left}");
+                }
+            }
+            pool.validate().unwrap();
+        }
+        free_all(&mut &pool, blocks);
+        pool.validate().unwrap();
+    }
+    assert!(added > 10 && refused > 10, "{added} {refused}");
+}
+
 /// A callback runs without the lock: any call works in it.
 #[test]
 fn a_watermark_callback_may_call_the_pool() {

@@ -128,6 +128,26 @@ fn a_byte_before_the_start_is_found() {
     bench.pool().validate().unwrap();
 }
 
+/// Pools whose flags only fill and check have a quick way of their own: it hands nothing out that was written
+/// to.
+#[test]
+fn a_write_after_the_free_is_found_where_flags_only_fill() {
+    let flags = [PoolFlags::POISON, PoolFlags::POISON | PoolFlags::CANARY];
+    for flags in flags {
+        let bench = Bench::new(CLASSES.flags(flags), 64 << 10);
+        let mut cache = bench.pool().local_cache();
+        let slot = Handle::alloc_fixed(&mut cache, SMALL).unwrap();
+        Handle::free_fixed(&mut cache, SMALL, slot).unwrap();
+        damage(byte(slot, 50), |was| !was);
+        let other = Handle::alloc_fixed(&mut cache, SMALL).unwrap();
+        assert_ne!(other, slot, "it is set aside");
+        assert_eq!(bench.pool().stats().damaged_blocks, 1);
+        let grown = Handle::realloc(&mut cache, other, bytes(64), usize::MAX);
+        assert!(grown.is_err(), "no room is that large");
+        Handle::free_fixed(&mut cache, SMALL, other).unwrap();
+    }
+}
+
 /// Between the slots of a coloured class, and behind the last slot of a slab, there is memory that is
 /// nobody's.
 #[test]

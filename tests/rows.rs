@@ -233,6 +233,38 @@ fn what_a_resting_cache_had_is_found_by_others() {
     });
 }
 
+/// A cache that rests while its owner has all of its slots keeps two empty magazines; those with few slots do
+/// not go to the depot.
+#[test]
+fn a_resting_cache_keeps_two_empty_magazines() {
+    with_pool(SizeClass::new(64), |pool| {
+        let mut cache = pool.local_cache();
+        let slots = take(&mut cache, 1000);
+        free_all(&mut cache, slots);
+        let mut slots = take(&mut cache, 1000);
+        while pool.stats().cached_objects > 0 {
+            slots.push(cache.alloc_fixed(CLASS).unwrap());
+        }
+        let metadata = pool.stats().metadata_bytes;
+        cache.flush();
+        times_locked();
+        cache.flush();
+        assert_eq!(times_locked(), 0, "there is nothing left to give");
+        pool.defragment();
+        let freed = metadata - pool.stats().metadata_bytes;
+        assert!(freed >= 4 * 128 * 2 * size_of::<usize>(), "{freed}: most of eight magazines");
+        // A burst that the loaded magazine, with few slots, has no room for is put into the next.
+        let rest = slots.split_off(30);
+        free_all(&mut cache, slots);
+        for burst in rest.chunks(128) {
+            // SAFETY: live slots of this cache's, which nobody uses any more.
+            unsafe { cache.free_bulk(CLASS, burst) }.unwrap();
+        }
+        cache.flush();
+        assert_eq!(pool.class_stats(CLASS).unwrap().live, 0);
+    });
+}
+
 /// Resting again and again takes no more slots out of the slabs.
 #[test]
 fn a_cache_that_rests_often_needs_no_more_slots() {

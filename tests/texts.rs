@@ -117,6 +117,11 @@ fn maps_and_statistics_name_what_there_is() {
     let lines = ["regions", "live", "peak", "cached", "waiting", "slabs", "tables", "failures"];
     says(stats, &lines);
     says(stats, &[&format!("{} bytes in 3 objects", stats.live_bytes), "912 bytes in 1 objects"]);
+    let mut guarded = stats;
+    guarded.guard_failures = 3;
+    says(guarded, &["guards", "0 bytes, 3 failures"]);
+    guarded.guard_bytes = 8192;
+    says(guarded, &["8192 bytes, 3 failures"]);
     let of_class = pool.class_stats(class).unwrap();
     says(of_class, &["112 B", "1 live", "0 failures"]);
     says(LeakReport { objects: 2, bytes: 30 }, &["2 objects", "30 bytes"]);

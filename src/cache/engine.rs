@@ -227,6 +227,7 @@ impl Engine {
     /// Takes back the class that was added last, before anybody used it.
     pub(crate) fn forget_last_class(&mut self) {
         self.depots.pop();
+        self.depots.end_if_empty(&mut self.slabs.store);
         self.slabs.forget_last();
     }
 

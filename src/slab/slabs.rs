@@ -157,7 +157,7 @@ impl Slabs {
         self.classes.iter().filter_map(Checked::get).map(bytes).sum()
     }
 
-    /// Adds a class and carves the slabs of its reserve. O(reserve).
+    /// Adds a class and carves the slabs of its reserve; nothing changes on failure. O(reserve).
     pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
         if self.store.first_region().is_none() {
             return Err(ConfigError::NotInitialised);
@@ -174,13 +174,11 @@ impl Slabs {
         self.store.enable_slabs()?;
         self.has_reserves |= declared.reserve > 0;
         self.has_watermarks |= declared.watermark.is_some();
-        let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
-        let share = self.store.region_bytes() / SLAB_SHARE;
-        let overhead = self.store.harden.overhead();
-        let guard = self.store.guards().map_or(0, |guards| guards.slab_guard(share, piece));
-        let shape = SlabShape::new(declared, overhead, granule, SlabCut { piece, share, guard })?;
-        let class = ClassId(to_u8(self.classes.len()));
-        self.classes.push(&mut self.store, Checked::new(Class::new(declared, shape, class.0)))?;
+        let added = self.push_class(declared);
+        if added.is_err() {
+            self.tidy();
+        }
+        let class = added?;
         if let Err(error) = self.carve_reserve(class) {
             self.forget_last();
             return Err(error);
@@ -189,6 +187,25 @@ impl Slabs {
             self.sizes.add(&mut self.classes, class.index());
         }
         Ok(class)
+    }
+
+    fn push_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
+        let (granule, piece) = (self.store.granule().bytes(), self.store.piece_bytes());
+        let share = self.store.region_bytes() / SLAB_SHARE;
+        let overhead = self.store.harden.overhead();
+        let guard = self.store.guards().map_or(0, |guards| guards.slab_guard(share, piece));
+        let shape = SlabShape::new(declared, overhead, granule, SlabCut { piece, share, guard })?;
+        let class = ClassId(to_u8(self.classes.len()));
+        self.classes.push(&mut self.store, Checked::new(Class::new(declared, shape, class.0)))?;
+        Ok(class)
+    }
+
+    /// Gives back what only classes need, if there are none.
+    fn tidy(&mut self) {
+        self.classes.end_if_empty(&mut self.store);
+        if self.classes.is_empty() {
+            self.store.disable_slabs();
+        }
     }
 
     /// Takes back the class that was added last, before anybody used it.
@@ -208,6 +225,7 @@ impl Slabs {
                 self.sizes.add(&mut self.classes[..=number], number);
             }
         }
+        self.tidy();
     }
 
     fn carve_reserve(&mut self, id: ClassId) -> Result<(), ConfigError> {

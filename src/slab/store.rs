@@ -287,15 +287,19 @@ impl Store {
         let granule = self.granule();
         let log2 = ceil_log2(first / PIECES + 1).clamp(*PIECE_LOG2.start(), *PIECE_LOG2.end());
         let piece_log2 = to_u32(log2.max(to_usize(granule.shift()) + 1));
-        self.each_map(|store, region, _| store.new_map(region, piece_log2)).inspect_err(|_| {
-            let dropped = self.each_map(|store, _, map| {
-                store.drop_map(map);
-                Ok(SlabMap::empty())
-            });
-            debug_assert!(dropped.is_ok());
-        })?;
         self.piece_log2 = Some(piece_log2);
-        Ok(())
+        self.each_map(|store, region, _| store.new_map(region, piece_log2))
+            .inspect_err(|_| self.disable_slabs())
+    }
+
+    /// Gives the slab maps back: there are no classes, and nobody knows of the maps.
+    pub(crate) fn disable_slabs(&mut self) {
+        let dropped = self.each_map(|store, _, map| {
+            store.drop_map(map);
+            Ok(SlabMap::empty())
+        });
+        debug_assert!(dropped.is_ok());
+        self.piece_log2 = None;
     }
 
     /// Replaces each region's map, while there are no classes.

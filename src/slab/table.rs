@@ -65,6 +65,14 @@ impl<T: Copy> Table<T> {
         self.len = self.len.saturating_sub(1);
     }
 
+    /// Gives its memory back if it is empty.
+    pub(crate) fn end_if_empty(&mut self, store: &mut Store) {
+        if self.len == 0 && self.capacity > 0 {
+            store.free_own(self.start.as_ptr().cast());
+            *self = Self::empty();
+        }
+    }
+
     fn grow_to(&mut self, store: &mut Store, capacity: usize) -> Result<(), ConfigError> {
         let memory = store.alloc(capacity * size_of::<T>(), 1, Owner::Pool).ok().flatten();
         let start = memory.and_then(NonNull::new).ok_or(ConfigError::OutOfMemory)?.cast::<T>();

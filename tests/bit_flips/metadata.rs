@@ -21,6 +21,10 @@ const DESCRIPTOR: usize = 48;
 /// Where its slots' states begin: in a line of the processor's cache.
 const STATES: usize = 64;
 
+/// Bytes of a magazine's header, the last of which only pad it.
+const HEADER: usize = 5 * WORD;
+const PADDING: usize = size_of::<u32>();
+
 /// A kind of the pool's own data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -182,8 +186,8 @@ impl Mapped {
         if let Some((kind, _)) = self.tables.iter().find(|(_, table)| table == entry) {
             ranges.push((*kind, start..end));
         } else if self.word(start + WORD) >> 32 == self.magazine {
-            let slots = start + 4 * WORD;
-            ranges.push((Kind::MagazineHeader, start..slots));
+            let slots = start + HEADER;
+            ranges.push((Kind::MagazineHeader, start..slots - PADDING));
             ranges.push((Kind::MagazineSlots, slots..slots + self.magazine * 2 * WORD));
         } else if let Some(slots) = slab_at(self.word(start + 3 * WORD)) {
             let states = start + STATES;
