@@ -247,9 +247,10 @@ fn a_class_that_finds_no_memory_leaves_nothing_behind() {
             [4096, 512, 48, 16].iter().flat_map(|&size| fill(&mut &pool, size)).collect();
         free_all(&mut &pool, kept);
         pool.defragment();
-        for _ in 0..2 {
+        for class in [SizeClass::new(64).dedicated(), SizeClass::new(64)] {
+            let class = class.reserve(3);
             let before = pool.stats();
-            match pool.add_size_class(SizeClass::new(64).reserve(3)) {
+            match pool.add_size_class(class) {
                 Ok(class) => {
                     added += 1;
                     assert_eq!(pool.class_stats(class).unwrap().slots.min(3), 3);

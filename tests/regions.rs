@@ -21,6 +21,20 @@ fn range_of(region: &[MaybeUninit<u8>]) -> Range<usize> {
     range.start.addr()..range.end.addr()
 }
 
+/// Only what was mapped goes back to the platform.
+#[test]
+fn the_callers_own_regions_are_not_discarded() {
+    let mut memory = Memory::new(256 << 10);
+    let pool = Pool::<NoLock>::builder().build(memory.region()).unwrap();
+    assert_eq!(pool.discard_free(), Ok(0));
+    let source = FaultySource::new(Faults::every(0));
+    let pool = Pool::<NoLock>::builder().map(source, 256 << 10).unwrap();
+    pool.add_region(Box::leak(Box::new_uninit_slice(256 << 10))).unwrap();
+    let free = pool.stats().free_bytes;
+    let discarded = pool.discard_free().unwrap();
+    assert!(discarded > free / 3 && discarded < free * 2 / 3, "{discarded} of {free}");
+}
+
 /// Memory that its source says is zero: tables of zeros are not written.
 struct Zeroed(FaultySource);
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    ptr::NonNull,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
@@ -273,4 +274,38 @@ fn send_bursts<L: RawMutex>(pool: &Pool<'_, L>, to: Sender<(ClassId, Vec<Packet>
         to.send((class, burst.into_iter().map(Packet).collect())).unwrap();
     }
     drop(to); // ends the other side
+}
+
+/// Bursts that pass from cache to cache while somebody validates: what changes meanwhile is no damage.
+struct Validated;
+
+impl LockSuite for Validated {
+    fn run<L: RawMutex + Send + Sync + 'static>(&mut self) {
+        const BURSTS: usize = if cfg!(debug_assertions) { 500 } else { 5000 };
+        let mut memory = Memory::new(32 << 10);
+        let pool = Pool::<L>::builder().size_classes(&[64]).magazine(8);
+        let pool = pool.build(memory.region()).unwrap();
+        let class = ClassId::new(0);
+        thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                let mut caches = [pool.local_cache(), pool.local_cache()];
+                let mut slots = [NonNull::dangling(); 20];
+                for burst in 0..BURSTS {
+                    caches[burst % 2].alloc_bulk(class, &mut slots).unwrap();
+                    // SAFETY: live slots, which nobody uses any more.
+                    let freed = unsafe { caches[burst / 2 % 2].free_bulk(class, &slots) };
+                    assert_eq!(freed, Ok(()));
+                }
+            });
+            while !running.is_finished() {
+                pool.validate().unwrap();
+            }
+        });
+        assert_eq!(pool.stats().live_objects, 0);
+    }
+}
+
+#[test]
+fn validation_beside_running_caches_finds_nothing() {
+    for_each_sync_lock(&mut Validated);
 }

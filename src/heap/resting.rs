@@ -336,6 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn without_a_spare_place_nothing_rests() {
+        let resting = Resting { limit: 100, ..Resting::empty() };
+        assert!(!resting.has_place(16) && !resting.has_place_instead(16));
+    }
+
+    #[test]
+    fn bytes_that_do_not_add_up_are_found() {
+        let validate = |bytes| {
+            let resting = Resting { bytes, ..Resting::empty() };
+            resting.validate(TagCodec::new(0, 1 << 20), |_| true)
+        };
+        assert_eq!(validate(0), Ok(()));
+        assert_eq!(validate(8).map_err(|found| found.kind), Err(CorruptionKind::Counter));
+    }
+
+    #[test]
     fn what_is_far_too_much_becomes_less() {
         let resting = Resting { limit: 100, bytes: 1000, spare: 1, ..Resting::empty() };
         assert!(resting.should_end(10, 60) && !resting.has_place_instead(60));

@@ -700,12 +700,10 @@ impl<L: RawMutex, P: PageSource> Pool<'static, L, P> {
     /// A pool over pages that it owns from now on.
     pub(super) fn over(pages: P::Pages, config: &PoolConfig) -> Result<Self, ConfigError> {
         let mut pool = Self::empty();
+        // SAFETY: the contract of `Pages`: valid until the value is dropped, which happens after the pool's
+        // end if this fails, and which the pool does last if not; used by nobody else.
+        unsafe { pool.take_over(config, pages.memory(), Some(&pages))? };
         pool.pages = Some(pages);
-        if let Some(pages) = &pool.pages {
-            // SAFETY: the contract of `Pages`: valid until the value is dropped, which the pool
-            // does last, and used by nobody else.
-            unsafe { pool.take_over(config, pages.memory(), Some(pages))? };
-        }
         Ok(pool)
     }
 }

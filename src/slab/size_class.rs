@@ -430,6 +430,14 @@ mod tests {
     }
 
     #[test]
+    fn a_class_that_is_not_there_serves_nothing() {
+        let mut table = SizeTable::empty();
+        table.add(&mut [], 0);
+        link_by_size(&mut [], 0);
+        assert!(table.classes.iter().all(|&kind| kind == PieceKind::HEAP));
+    }
+
+    #[test]
     fn slabs_waste_little_and_stay_within_their_share() {
         for size in (16..=9000).step_by(8) {
             let shape = SlabShape::new(&SizeClass::new(size), 0, 16, cut(65536, 1 << 20)).unwrap();
