@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ptr::NonNull;
+
 use common::{Bench, Handle, Memory, Rng, bytes, layout};
 use libmempool::{
     Advice, ClassId, ConfigError, MAX_ADVISED, NoLock, Pool, PoolConfig, PoolFlags, SizeClass,
@@ -137,6 +139,35 @@ fn a_profile_may_start_late() {
             }
             bench.pool().validate().unwrap();
         }
+    }
+}
+
+/// A cache hears of the profile in the middle of a bulk, and goes on.
+#[test]
+fn a_profile_may_start_between_two_bulks() {
+    let class = ClassId::new(0);
+    for frees_first in [false, true] {
+        let mut memory = Memory::new(256 << 10);
+        let builder = Pool::<NoLock>::builder().size_classes(&[64]).magazine(8);
+        let pool = builder.build(memory.region()).unwrap();
+        let mut cache = pool.local_cache();
+        let mut slots = [NonNull::dangling(); 60];
+        cache.alloc_bulk(class, &mut slots).unwrap();
+        pool.start_profile().unwrap();
+        let mut more = [NonNull::dangling(); 60];
+        if !frees_first {
+            cache.alloc_bulk(class, &mut more).unwrap();
+        }
+        // SAFETY: live slots, which nobody uses any more.
+        unsafe { cache.free_bulk(class, &slots) }.unwrap();
+        if frees_first {
+            cache.alloc_bulk(class, &mut more).unwrap();
+        }
+        // SAFETY: as above.
+        unsafe { cache.free_bulk(class, &more) }.unwrap();
+        assert!(pool.advise(1).unwrap().requests > 0);
+        assert_eq!(pool.stats().live_objects, 0);
+        pool.validate().unwrap();
     }
 }
 
