@@ -218,7 +218,8 @@ impl Harden {
         if !self.seals() {
             return;
         }
-        let slack = room.wrapping_sub(size).min(MAX_SLACK);
+        // A damaged class may say anything; what is sealed then does not pass for an object.
+        let slack = room.saturating_sub(size).min(MAX_SLACK);
         let (first, end) = (room - slack, start.wrapping_add(room));
         let secret = self.secret(end.addr());
         // SAFETY: within the room.
@@ -506,6 +507,19 @@ mod tests {
                     unsafe { *start.add(offset) ^= change };
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_object_larger_than_its_room_is_none() {
+        let mut memory = Room([0; 160]);
+        let start = memory.0.as_mut_ptr();
+        for size in [64 - SEAL + 1, 64, 65, 160, usize::MAX] {
+            // SAFETY: within the array.
+            unsafe { ALL.seal(start, 64, size) };
+            // SAFETY: as above.
+            assert!(unsafe { ALL.check_seal(start, 64) }.is_err(), "{size}");
+            assert!(memory.0[64..].iter().all(|&byte| byte == 0), "nothing is written behind it");
         }
     }
 

@@ -274,3 +274,22 @@ fn single_calls_and_bulks_mix() {
         });
     }
 }
+
+/// What lies a multiple of 4 GiB away from a slot is none, although it is as far into some slab.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_pointer_4_gib_away_is_refused() {
+    Bed::run(None, 1, |mut bed| {
+        let class = ClassId::new(0);
+        for via in [0, 1] {
+            let slots = bed.alloc(via, class, 3);
+            for away in [1_usize << 32, 3 << 32, 1 << 40] {
+                let far = slots[2].map_addr(|addr| addr.saturating_add(away));
+                let error = bed.free(0, class, &[slots[0], far, slots[1]]);
+                assert!(matches!(error, Some(FreeError::Foreign { .. })), "{error:?}");
+                assert_eq!(bed.alloc(0, class, 1), [slots[0]], "what was freed before it");
+            }
+        }
+        bed.free_all();
+    });
+}

@@ -66,7 +66,6 @@ fn a_freed_object_waits() {
     });
 }
 
-/// Without a quarantine the second free would be somebody else's object's.
 /// A reset takes back what waits, in the caches that are left too.
 #[test]
 fn a_reset_ends_what_waits() {
@@ -85,6 +84,7 @@ fn a_reset_ends_what_waits() {
     pool.validate().unwrap();
 }
 
+/// Without a quarantine the second free would be somebody else's object's.
 #[test]
 fn a_delayed_double_free_hits_nobody() {
     each_handle(PoolFlags::QUARANTINE, |bench, handle, size| {

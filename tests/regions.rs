@@ -71,7 +71,9 @@ fn zeroed_memory_serves_as_any_other() {
         let made_with = SizeClass::new(200).reserve(50);
         let pool = builder.size_class(made_with).map(source, 1 << 20).unwrap();
         let blocks: Vec<_> = (1..40).map(|n| pool.alloc(bytes(100 * n)).unwrap()).collect();
-        blocks.iter().for_each(|&block| stamp::write(block, 100, 1));
+        for &block in &blocks {
+            stamp::write(block, 100, 1);
+        }
         free_all(&mut &pool, blocks);
         pool.defragment();
         let class = pool.add_size_class(SizeClass::new(64)).unwrap();

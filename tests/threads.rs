@@ -254,7 +254,7 @@ fn bulk_runs_change_threads() {
     for_each_sync_lock(&mut Bulk);
 }
 
-fn address_stamp(slot: std::ptr::NonNull<u8>) -> u64 {
+fn address_stamp(slot: NonNull<u8>) -> u64 {
     u64::try_from(slot.addr().get()).unwrap()
 }
 
@@ -263,7 +263,7 @@ fn send_bursts<L: RawMutex>(pool: &Pool<'_, L>, to: Sender<(ClassId, Vec<Packet>
     let mut rng = Rng::new(1);
     for _ in 0..600 {
         let class = ClassId::new(u8::try_from(rng.below(SIZES.len())).unwrap());
-        let mut burst = vec![std::ptr::NonNull::dangling(); 1 + rng.below(48)];
+        let mut burst = vec![NonNull::dangling(); 1 + rng.below(48)];
         if Handle::alloc_bulk(&mut cache, class, &mut burst).is_err() {
             thread::yield_now();
             continue;

@@ -448,9 +448,10 @@ impl ClassCache {
         for (place, slot) in (len..self.capacity()).zip(slots) {
             // SAFETY: the magazine has this place.
             let Some(state) = (unsafe { loaded.popped(place, slot.addr().get()) }) else { break };
-            if place == len && !self.is_up_to_date(releases)
-                || state.load() != SlotState::Live as u8
-            {
+            if place == len && !self.is_up_to_date(releases) {
+                return 0;
+            }
+            if state.load() != SlotState::Live as u8 {
                 break;
             }
             state.store(SlotState::Cached);

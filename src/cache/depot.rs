@@ -8,7 +8,7 @@ use crate::{
     units::{to_u8, to_u32, to_usize},
 };
 
-/// Bytes of objects that a magazine should hold at most.
+/// Bytes of objects that a magazine should hold at most, about.
 const MAGAZINE_BYTES: usize = 128 << 10;
 
 /// Slots that a magazine holds, unless the class or the region is too small for it.

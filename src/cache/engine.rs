@@ -215,12 +215,12 @@ impl Engine {
 
     /// Adds a size class with its depot.
     pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
-        self.serve_all();
         let class = self.slabs.add_class(declared)?;
         let regions = self.store().region_bytes();
         let entry = self.slabs.class(class).ok_or(ConfigError::OutOfMemory)?;
         let depot = Checked::new(Depot::new(entry, self.magazine, regions));
         self.depots.push(&mut self.slabs.store, depot).inspect_err(|_| self.slabs.forget_last())?;
+        self.serve_all();
         Ok(class)
     }
 

@@ -995,14 +995,14 @@ impl CacheCore {
         mut filled: usize,
         engine: &mut impl Backing,
     ) -> Result<(), AllocError> {
-        loop {
+        while filled < out.len() {
             if self.load_more(id, engine) {
                 filled +=
                     self.quick_class(id).map_or(0, |class| class.pop_into(&mut out[filled..]));
+                continue;
             }
-            let Some(next) = out.get_mut(filled) else { return Ok(()) };
             match self.alloc_fixed_slow(id, engine) {
-                Ok(slot) => _ = next.write(slot),
+                Ok(slot) => _ = out[filled].write(slot),
                 Err(error) => {
                     for slot in &out[..filled] {
                         // SAFETY: the first `filled` have been written.
@@ -1014,21 +1014,23 @@ impl CacheCore {
             }
             filled += 1;
         }
+        Ok(())
     }
 
-    /// Loads a magazine with slots of a class that is served without the engine, if the loaded one is empty:
-    /// from the row, the depot, or filled from the slabs. `false` says nothing.
+    /// Sees to it that the loaded magazine of a class that is served without the engine has slots: from the row,
+    /// the depot, or the slabs. `false` says nothing.
     fn load_more(&mut self, id: ClassId, engine: &mut impl Backing) -> bool {
         match self.quick_class(id) {
             None => return false,
             Some(class) if !class.is_empty() => return true,
-            Some(class) if self.may_keep() && class.load_left() => return true,
+            Some(class) if self.may_keep() && class.load_left() => return !class.is_empty(),
             Some(_) => {}
         }
         engine.with(|engine| {
             self.sync(engine);
             let Some(class) = self.quick_class(id) else { return false };
-            class.has_magazines() && engine.equip(id, class) && engine.refill(id, class).is_ok()
+            let can = class.has_magazines() && engine.equip(id, class);
+            can && engine.refill(id, class).is_ok() && !class.is_empty()
         })
     }
 
@@ -1126,7 +1128,10 @@ impl CacheCore {
         engine.with(|engine| {
             self.sync(engine);
             let Some(class) = self.quick_class(id) else { return false };
-            engine.spill(id, class).is_ok() && !class.is_full()
+            if let Err(found) = engine.spill(id, class) {
+                engine.note_damage(found);
+            }
+            !class.is_full()
         })
     }
 
@@ -1142,7 +1147,8 @@ impl CacheCore {
         };
         let first = pointers.first().map_or(0, |first| first.addr().get());
         let together = slab_at(first).map_or(0, |slab| {
-            // As long as they are in the first one's slab, it need not be looked for.
+            // As long as they are in the first one's slab, it need not be looked for. What is 4 GiB away has
+            // the same offset in it.
             let start = first.wrapping_sub(to_usize(slab.offset_of(first)));
             class.push_found(pointers, |addr| {
                 u32::try_from(addr.wrapping_sub(start)).ok()?;
@@ -1152,9 +1158,10 @@ impl CacheCore {
             })
         });
         together
-            // SAFETY: as above.
-            + class.push_found(&pointers[together..], |addr| unsafe {
-                self.live_in(slab_at(addr)?, addr, grid)
+            + class.push_found(&pointers[together..], |addr| {
+                let slab = slab_at(addr)?;
+                // SAFETY: the map says that it is a slab of this class.
+                unsafe { self.live_in(slab, addr, grid) }
             })
     }
 

@@ -28,7 +28,7 @@ struct Header {
     /// See [`Magazine::releases`].
     releases: AtomicU32,
     /// In a depot's stack a checksum of its slots.
-    slots: Cell<u32>,
+    slots_sum: Cell<u32>,
     /// A checksum of the others.
     check: AtomicU32,
 }
@@ -38,7 +38,7 @@ impl Header {
         let link = |link: &Cell<Option<Magazine>>| link.get().map_or(0, |to| to.memory().addr());
         let sum = Checksum::NONE.add(link(&self.left)).add(link(&self.right));
         let sum = sum.add_pair(self.len.load(Relaxed), self.capacity);
-        sum.add_pair(self.releases.load(Relaxed), self.slots.get()).sum()
+        sum.add_pair(self.releases.load(Relaxed), self.slots_sum.get()).sum()
     }
 }
 
@@ -168,7 +168,7 @@ impl Magazine {
             capacity,
             right: Cell::new(None),
             releases: AtomicU32::new(0),
-            slots: Cell::new(0),
+            slots_sum: Cell::new(0),
             check: AtomicU32::new(0),
         };
         // SAFETY: the caller's promise.
@@ -236,7 +236,7 @@ impl Magazine {
     /// Puts it on top of a depot's stack.
     pub(crate) fn lay_on(self, below: Option<Self>) {
         self.header().right.set(None);
-        self.header().slots.set(self.sum_of_slots());
+        self.header().slots_sum.set(self.sum_of_slots());
         self.set_left(below);
     }
 
@@ -251,7 +251,8 @@ impl Magazine {
 
     /// A magazine of a depot, if it is intact, its slots included.
     pub(crate) fn verified(self) -> Result<Self, Corruption> {
-        let is_intact = self.is_intact() && agree(self.header().slots.get(), self.sum_of_slots());
+        let is_intact =
+            self.is_intact() && agree(self.header().slots_sum.get(), self.sum_of_slots());
         let damaged = Corruption { addr: self.memory().addr(), kind: CorruptionKind::Magazine };
         if is_intact { Ok(self) } else { Err(damaged) }
     }

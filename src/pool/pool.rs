@@ -228,8 +228,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
     /// Adds a size class while the pool is in use. O(reserve), under the lock.
     ///
     /// # Errors
-    /// [`ConfigError`]; no class is added. The first attempt with a sensible size makes the pool's
-    /// slab maps, which stay.
+    /// [`ConfigError`]; no class is added, and no memory taken.
     ///
     /// ```
     /// # use std::mem::MaybeUninit;

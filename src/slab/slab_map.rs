@@ -157,7 +157,7 @@ impl Reciprocal {
 /// One region's map: a small value that local caches copy.
 ///
 /// Invariants: `entries` points to an element for each piece in the pool's memory, which stay where they are
-/// while the pool lives; `origin` is the region's start rounded down to a piece.
+/// while there are classes; `origin` is the region's start rounded down to a piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabMap {
     origin: *mut u8,
@@ -197,11 +197,11 @@ impl SlabMap {
     ) -> Self {
         const { assert!(PieceKind::HEAP.0 == 0) };
         let pieces = Self::pieces_of(region, piece_log2);
-        let bytes = Self::table_bytes(pieces);
+        let table_bytes = Self::table_bytes(pieces);
         // SAFETY: within the table (caller's promise).
-        unsafe { table.write_bytes(0, zeroed_from.min(bytes)) };
+        unsafe { table.write_bytes(0, zeroed_from.min(table_bytes)) };
         // SAFETY: as above; a table has at least one entry, which is more than a word.
-        unsafe { table.add(bytes - WORD).write_bytes(0, WORD) };
+        unsafe { table.add(table_bytes - WORD).write_bytes(0, WORD) };
         Self {
             origin: region.origin(1 << piece_log2),
             bytes: pieces << piece_log2,

@@ -157,7 +157,7 @@ impl Slabs {
         self.classes.iter().filter_map(Checked::get).map(bytes).sum()
     }
 
-    /// Adds a class and carves the slabs of its reserve; nothing changes on failure. O(reserve).
+    /// Adds a class and carves the slabs of its reserve; on failure no class, slab or map is left. O(reserve).
     pub(crate) fn add_class(&mut self, declared: &SizeClass) -> Result<ClassId, ConfigError> {
         if self.store.first_region().is_none() {
             return Err(ConfigError::NotInitialised);
@@ -212,7 +212,7 @@ impl Slabs {
     pub(crate) fn forget_last(&mut self) {
         let Some(last) = self.classes.len().checked_sub(1) else { return };
         // All of its slabs are of the reserve, and none of their slots was ever taken.
-        let _ = self.with_class(ClassId(to_u8(last)), |slabs, class| {
+        let released = self.with_class(ClassId(to_u8(last)), |slabs, class| {
             while let Some(slab) = class.partial.first() {
                 slabs.release(class, slab)?;
             }
@@ -225,7 +225,10 @@ impl Slabs {
                 self.sizes.add(&mut self.classes[..=number], number);
             }
         }
-        self.tidy();
+        // A slab whose guard cannot be removed keeps the maps that know of it.
+        if released.is_ok() {
+            self.tidy();
+        }
     }
 
     fn carve_reserve(&mut self, id: ClassId) -> Result<(), ConfigError> {

@@ -303,20 +303,19 @@ impl Store {
         self.zeroed = false;
     }
 
-    /// Replaces each region's map, while there are no classes.
+    /// Replaces each region's map, while there are no classes. A damaged entry is left alone.
     fn each_map(
         &mut self,
         mut replace: impl FnMut(&mut Self, &Region, SlabMap) -> Result<SlabMap, ConfigError>,
     ) -> Result<(), ConfigError> {
-        for number in 0.. {
-            let Some(&RegionEntry { region, map, .. }) = self.entry(number) else { break };
+        if let Some(RegionEntry { region, map, .. }) = self.first {
             let map = replace(self, &region, map)?;
-            let added = number.checked_sub(1);
-            match (added.and_then(|index| self.added.get_mut(index)), &mut self.first) {
-                (Some(entry), _) => _ = entry.edit(|entry| entry.map = map),
-                (None, Some(first)) => first.map = map,
-                (None, None) => {}
-            }
+            self.first = self.first.map(|first| RegionEntry { map, ..first });
+        }
+        for index in 0..self.added.len() {
+            let Some(&RegionEntry { region, map, .. }) = self.added[index].get() else { continue };
+            let map = replace(self, &region, map)?;
+            self.added[index].edit(|entry| entry.map = map);
         }
         Ok(())
     }
