@@ -26,7 +26,6 @@ use super::{
     waiting::{WaitingSlot, check_free},
 };
 use crate::{
-    checksum::Checksum,
     config::ClassId,
     error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
     harden::Harden,
@@ -178,11 +177,10 @@ impl CacheCore {
     /// The live slot of a class, whose number is given too, that starts at an address.
     #[inline(always)]
     fn find_of<'c>(&self, addr: usize, id: ClassId, class: &'c ClassCache) -> Option<Found<'c>> {
-        let piece = self.map.piece_of(addr)?;
-        if piece.kind() != PieceKind::class(id.0) {
-            return None;
-        }
-        self.find_in(piece, addr, class)
+        let slab = self.map.slab_at(addr, PieceKind::class(id.0))?;
+        // SAFETY: the map says that it is a slab of this class.
+        let slot = unsafe { self.live_in(slab, addr, class.grid()) }?;
+        Some(Found { class, slot })
     }
 
     /// The live slot that starts at an address in a piece of a slab of the class.
@@ -193,18 +191,10 @@ impl CacheCore {
         addr: usize,
         class: &'c ClassCache,
     ) -> Option<Found<'c>> {
-        let slab = self.slab_of(piece)?;
+        let slab = self.map.slab_of(piece)?;
         // SAFETY: the map says that the piece is in a slab of this class, or was when it was read.
         let slot = unsafe { self.live_in(slab, addr, class.grid()) }?;
         Some(Found { class, slot })
-    }
-
-    /// The slab that a piece belongs to.
-    #[inline(always)]
-    fn slab_of(&self, piece: &PieceEntry) -> Option<SlabPlace> {
-        let slab = piece.slab();
-        // A damaged entry is not to lead out of the region. (States in another one are the engine's matter.)
-        (!Checksum::ON || self.map.covers(slab.states.addr())).then_some(slab)
     }
 
     /// The live slot that starts at an address in a slab.
@@ -1141,12 +1131,8 @@ impl CacheCore {
     fn push_from(&self, id: ClassId, pointers: &[NonNull<u8>]) -> usize {
         let Some(class) = self.quick_class(id) else { return 0 };
         let (map, kind, grid) = (self.map, PieceKind::class(id.0), class.grid());
-        let slab_at = |addr| {
-            let piece = map.piece_of(addr).filter(|piece| piece.kind() == kind)?;
-            self.slab_of(piece)
-        };
         let first = pointers.first().map_or(0, |first| first.addr().get());
-        let together = slab_at(first).map_or(0, |slab| {
+        let together = map.slab_at(first, kind).map_or(0, |slab| {
             // As long as they are in the first one's slab, it need not be looked for. What is 4 GiB away has
             // the same offset in it.
             let start = first.wrapping_sub(to_usize(slab.offset_of(first)));
@@ -1159,7 +1145,7 @@ impl CacheCore {
         });
         together
             + class.push_found(&pointers[together..], |addr| {
-                let slab = slab_at(addr)?;
+                let slab = map.slab_at(addr, kind)?;
                 // SAFETY: the map says that it is a slab of this class.
                 unsafe { self.live_in(slab, addr, grid) }
             })

@@ -235,6 +235,21 @@ impl SlabMap {
         self.covers(addr).then(|| unsafe { &*self.entries.add(piece) })
     }
 
+    /// The slab that a piece belongs to; a damaged entry does not lead out of the region. (States in another
+    /// one are the engine's matter.)
+    #[inline(always)]
+    pub(crate) fn slab_of(&self, piece: &PieceEntry) -> Option<SlabPlace> {
+        let slab = piece.slab();
+        (!Checksum::ON || self.covers(slab.states.addr())).then_some(slab)
+    }
+
+    /// The slab that an address lies in, if the map says that it is one of this kind.
+    #[inline(always)]
+    pub(crate) fn slab_at(&self, addr: usize, kind: PieceKind) -> Option<SlabPlace> {
+        let piece = self.piece_of(addr).filter(|piece| piece.kind() == kind)?;
+        self.slab_of(piece)
+    }
+
     /// A pointer to an address of the region.
     #[inline(always)]
     pub(crate) fn at(&self, addr: usize) -> *mut u8 {

@@ -174,15 +174,8 @@ impl Slabs {
         self.store.enable_slabs()?;
         self.has_reserves |= declared.reserve > 0;
         self.has_watermarks |= declared.watermark.is_some();
-        let added = self.push_class(declared);
-        if added.is_err() {
-            self.tidy();
-        }
-        let class = added?;
-        if let Err(error) = self.carve_reserve(class) {
-            self.forget_last();
-            return Err(error);
-        }
+        let class = self.push_class(declared).inspect_err(|_| self.tidy())?;
+        self.carve_reserve(class).inspect_err(|_| self.forget_last())?;
         if !declared.dedicated {
             self.sizes.add(&mut self.classes, class.index());
         }
