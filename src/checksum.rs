@@ -128,6 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn two_flipped_bits_are_found_but_for_one_pair() {
         let sum = |words: [usize; 3]| words.into_iter().fold(Checksum::NONE, Checksum::add).sum();
         let words = [1, 0, usize::MAX];

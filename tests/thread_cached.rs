@@ -14,19 +14,29 @@ use std::{
     thread,
 };
 
-use common::{Packet, bytes, stamp};
-use libmempool::{
-    ClassId, FreeError, HugePages, MmapPages, PoolConfig, PthreadMutex, SizeClass, ThreadCachedPool,
-};
+use common::{Packet, bytes, stamp, times};
+use libmempool::{ClassId, FreeError, Pool, PoolConfig, SizeClass, ThreadCachedPool};
 
-type Shared = ThreadCachedPool<PthreadMutex, MmapPages>;
+type Shared = ThreadCachedPool<Lock, Source>;
+
+#[cfg(not(miri))]
+use libmempool::{MmapPages as Source, PthreadMutex as Lock};
+/// Miri knows no address space that is only reserved, and lets no pthread mutex move.
+#[cfg(miri)]
+use {common::FaultySource as Source, parking_lot::RawMutex as Lock};
+
+fn source() -> Source {
+    #[cfg(not(miri))]
+    return Source::new().huge_pages(libmempool::HugePages::Never);
+    #[cfg(miri)]
+    return Source::default();
+}
 
 const CLASS: ClassId = ClassId::new(0);
 
 fn shared(config: PoolConfig) -> Shared {
-    let pool = libmempool::Pool::<PthreadMutex>::builder().config(config);
-    let source = MmapPages::new().huge_pages(HugePages::Never);
-    ThreadCachedPool::new(pool.map(source, 1 << 20).unwrap())
+    let pool = Pool::<Lock>::builder().config(config);
+    ThreadCachedPool::new(pool.map(source(), 1 << 20).unwrap())
 }
 
 fn packets() -> Shared {
@@ -42,7 +52,7 @@ fn free(pool: &Shared, slot: Packet) -> Result<(), FreeError> {
 fn aligned_requests_use_the_classes_that_suit_them() {
     let pool = shared(PoolConfig::new().alignment(64).size_classes(&[2048, 192]));
     let live = |class| pool.pool().class_stats(ClassId::new(class)).unwrap().live;
-    for round in 0..300 {
+    for round in 0..times(300) {
         let mut blocks = Vec::new();
         for (size, align, class) in [
             (2000, 64, Some(0)),
@@ -69,7 +79,7 @@ fn aligned_requests_use_the_classes_that_suit_them() {
 #[test]
 fn a_thread_returns_its_cache_when_it_ends() {
     let pool = packets();
-    for _ in 0..50 {
+    for _ in 0..times(50) {
         let pool_there = pool.clone();
         let slot = thread::spawn(move || {
             // The first gets the cache its magazines, the second fills one.
@@ -95,7 +105,7 @@ fn threads_exchange_slots() {
     let (to, from) = channel();
     thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            for stamp in 0..20_000 {
+            for stamp in 0..u64::try_from(times(20_000)).unwrap() {
                 let Ok(slot) = pool.alloc(bytes(500)) else {
                     thread::yield_now();
                     continue;
@@ -132,7 +142,7 @@ fn a_pool_may_go_before_the_threads_that_have_caches_of_it() {
         }
         // Ends with caches of pools that are all gone.
     });
-    for _ in 0..20 {
+    for _ in 0..times(20) {
         let pool = packets();
         send_pool.send(pool.clone()).unwrap();
         receive_done.recv().unwrap();
@@ -147,7 +157,7 @@ fn a_pool_may_go_before_the_threads_that_have_caches_of_it() {
 fn pools_do_not_mix_up_their_caches() {
     let mut pools: Vec<_> = (0..10).map(|_| packets()).collect();
     let mut slots = Vec::new();
-    for round in 0..100 {
+    for round in 0..times(100) {
         let index = round * 7 % pools.len();
         let slot = pools[index].alloc_fixed(CLASS).unwrap();
         assert!(pools[index].pool().contains(slot.as_ptr()));
@@ -198,7 +208,7 @@ fn stale_caches_are_harmless() {
             to_main.send(()).unwrap();
         }
     });
-    for _ in 0..10 {
+    for _ in 0..times(10) {
         pool.alloc_fixed(CLASS).unwrap();
         to_thread.send(pool.clone()).unwrap();
         in_main.recv().unwrap();
@@ -253,12 +263,13 @@ fn a_watermark_callback_may_free() {
     let class = SizeClass::new(512).reserve(64).limit(64).low_watermark(20, free_in_callback);
     let pool = shared(PoolConfig::new().size_class(class).magazine(8));
     CALLED.set(Some(pool.clone()));
-    for _ in 0..1000 {
+    let allocations = times(10_000).min(1000);
+    for _ in 0..allocations {
         // Never fails: the callback makes room before the class is at its limit.
         let slot = pool.alloc_fixed(CLASS).expect("the callback made room");
         IN_HAND.with_borrow_mut(|slots| slots.push(Packet(slot)));
     }
-    assert!(CALLS.get() >= 10, "{} calls", CALLS.get());
+    assert!(CALLS.get() >= allocations / 100, "{} calls", CALLS.get());
     IN_HAND.take().into_iter().for_each(|slot| free(&pool, slot).unwrap());
     pool.pool().validate().unwrap();
     assert_eq!(pool.pool().stats().live_objects, 0);
@@ -292,6 +303,7 @@ fn count_low(_: ClassId, _: usize) {
 /// A thread that ends may empty a slab, which leaves its class with fewer slots than its watermark.
 /// Nobody is called back on its way out, but with the next call that takes the lock.
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn what_happens_when_a_thread_ends_is_reported_later() {
     let mut reported_late = 0;
     for mark in 60..120 {
@@ -378,6 +390,7 @@ fn calls_by_slot_agree_with_the_pool() {
 
 /// A thread that finds no memory for a cache uses the pool itself.
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn threads_without_a_cache_use_the_pool() {
     let pool = packets();
     let mut blocks = common::fill(&mut pool.pool(), 600);
@@ -412,8 +425,8 @@ fn threads_without_a_cache_use_the_pool() {
 /// had after a reset.
 #[test]
 fn a_pinned_pool_that_ends_can_be_moved() {
-    let pool = libmempool::Pool::<PthreadMutex>::builder().size_classes(&[512]);
-    let pool = pool.map(MmapPages::new().huge_pages(HugePages::Never), 1 << 20).unwrap();
+    let pool = Pool::<Lock>::builder().size_classes(&[512]);
+    let pool = pool.map(source(), 1 << 20).unwrap();
     // SAFETY: it stays in the box until it is ended, and is then neither used nor dropped.
     let pinned = Box::leak(Box::new(unsafe { libmempool::PinnedPool::new(pool) }));
     let kept = pinned.alloc(bytes(5000)).unwrap();
@@ -441,4 +454,4 @@ fn a_pinned_pool_that_ends_can_be_moved() {
     moved.validate().unwrap();
 }
 
-type Pinned = libmempool::PinnedPool<PthreadMutex, MmapPages>;
+type Pinned = libmempool::PinnedPool<Lock, Source>;

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use common::{Handle, LockSuite, Memory, Packet, Rng, bytes, for_each_sync_lock, stamp};
+use common::{Handle, LockSuite, Memory, Packet, Rng, bytes, for_each_sync_lock, stamp, times};
 use libmempool::{ClassId, LocalCache, Pool};
 use lock_api::RawMutex;
 
@@ -69,7 +69,7 @@ impl Pipeline {
             for receiver in receivers {
                 scope.spawn(move || self.consume(pool, &receiver));
             }
-            for _ in 0..20 {
+            for _ in 0..times(20) {
                 pool.validate().expect("valid at any moment");
                 let stats = pool.stats();
                 assert!(stats.free_bytes <= stats.region_bytes);
@@ -81,7 +81,7 @@ impl Pipeline {
     fn produce<L: RawMutex>(&self, pool: &Pool<'_, L>, to: &[Sender<Message>], seed: usize) {
         let mut rng = Rng::new(u64::try_from(seed).unwrap());
         let mut cache = pool.local_cache();
-        for _ in 0..self.messages {
+        for _ in 0..times(self.messages) {
             let message = loop {
                 let message = match self.reach {
                     Reach::Pool => allocate(&mut { pool }, &mut rng),
@@ -145,7 +145,7 @@ fn producers_and_consumers() {
     for (producers, consumers) in [(1, 1), (3, 1), (1, 3), (3, 3)] {
         for reach in [Reach::Cache, Reach::Pool] {
             let messages = 6000 / producers;
-            let bytes = 4 << 20;
+            let bytes = times(4 << 20);
             for_each_sync_lock(&mut Pipeline { producers, consumers, reach, bytes, messages });
         }
     }
@@ -169,7 +169,7 @@ fn caches_travel_and_are_dropped_in_any_order() {
             let mut memory = Memory::new(1 << 20);
             let pool = Pool::<L>::builder().size_classes(&SIZES);
             let pool = pool.build(memory.region()).unwrap();
-            for seed in 0..20 {
+            for seed in 0..times(20) {
                 travel(&pool, seed);
                 pool.validate().unwrap();
                 let stats = pool.stats();
@@ -181,8 +181,8 @@ fn caches_travel_and_are_dropped_in_any_order() {
     for_each_sync_lock(&mut Travel);
 }
 
-fn travel<L: RawMutex + Send + Sync>(pool: &Pool<'_, L>, seed: u64) {
-    let mut rng = Rng::new(seed);
+fn travel<L: RawMutex + Send + Sync>(pool: &Pool<'_, L>, seed: usize) {
+    let mut rng = Rng::new(u64::try_from(seed).unwrap());
     let caches: Vec<_> = (0..6).map(|_| pool.local_cache()).collect();
     let used: Vec<_> = thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -214,7 +214,7 @@ fn use_and_keep<'p, L: RawMutex>(
     rng: &mut Rng,
 ) -> (LocalCache<'p, L>, Vec<Message>) {
     let mut kept: Vec<Message> = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..times(300) {
         match allocate(&mut cache, rng) {
             Some(message) if kept.len() < 60 => kept.push(message),
             Some(message) => release(&mut cache, &message),
@@ -261,7 +261,7 @@ fn address_stamp(slot: NonNull<u8>) -> u64 {
 fn send_bursts<L: RawMutex>(pool: &Pool<'_, L>, to: Sender<(ClassId, Vec<Packet>)>) {
     let mut cache = pool.local_cache();
     let mut rng = Rng::new(1);
-    for _ in 0..600 {
+    for _ in 0..times(600) {
         let class = ClassId::new(u8::try_from(rng.below(SIZES.len())).unwrap());
         let mut burst = vec![NonNull::dangling(); 1 + rng.below(48)];
         if Handle::alloc_bulk(&mut cache, class, &mut burst).is_err() {
@@ -281,7 +281,7 @@ struct Validated;
 
 impl LockSuite for Validated {
     fn run<L: RawMutex + Send + Sync + 'static>(&mut self) {
-        const BURSTS: usize = if cfg!(debug_assertions) { 500 } else { 5000 };
+        const BURSTS: usize = times(if cfg!(debug_assertions) { 500 } else { 5000 });
         let mut memory = Memory::new(32 << 10);
         let pool = Pool::<L>::builder().size_classes(&[64]).magazine(8);
         let pool = pool.build(memory.region()).unwrap();

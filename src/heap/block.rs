@@ -362,6 +362,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn every_single_flipped_bit_is_found() {
         for tag in samples() {
             for addr in (0x1_0008..0x1_4008).step_by(16) {

@@ -179,6 +179,7 @@ mod tests {
     use crate::heap::Block;
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn bins_ascend_with_size_and_small_ones_are_exact() {
         let shape = Shape::new(Granule::new(16), 1 << 26);
         let (mut previous, mut least) = (0, 0);

@@ -308,6 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn reciprocals_divide_multiples_and_nothing_else() {
         for stride in (1..300u32).chain([511, 512, 513, 4096, 20_000, 32_768]) {
             let reciprocal = Reciprocal::of(stride);

@@ -131,8 +131,9 @@ impl Registry {
 }
 
 /// When the program or library is loaded: the handlers that a program registers later run before ours
-/// take the locks and after they have let them go, so they may use pools.
+/// take the locks and after they have let them go, so they may use pools. (Under Miri nothing forks.)
 #[used]
+#[cfg(not(miri))]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = {
     extern "C" fn handle_forks() {

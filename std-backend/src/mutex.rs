@@ -12,11 +12,11 @@ use lock_api::{GuardNoSend, RawMutex};
 /// some ten nanoseconds long, far shorter than going to sleep, so the lock is mostly free again.
 /// (Two threads that contend for such a section: 113 ns a round, against 122 ns for the plain
 /// kind. Without contention they are equal.)
-#[cfg(target_env = "gnu")]
+#[cfg(all(target_env = "gnu", not(miri)))]
 const UNLOCKED: libc::pthread_mutex_t = libc::PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 
-/// musl's only kind of this sort, which spins a little too.
-#[cfg(not(target_env = "gnu"))]
+/// musl's only kind of this sort, which spins a little too; and what Miri knows.
+#[cfg(not(all(target_env = "gnu", not(miri))))]
 const UNLOCKED: libc::pthread_mutex_t = libc::PTHREAD_MUTEX_INITIALIZER;
 
 /// A mutex of the C library: threads that wait for it sleep in the kernel.

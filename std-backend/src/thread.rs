@@ -44,7 +44,7 @@ use crate::error::PageError;
 /// }
 /// ```
 #[macro_export]
-#[cfg(all(target_arch = "x86_64", not(libmempool_portable_tls)))]
+#[cfg(all(target_arch = "x86_64", not(any(libmempool_portable_tls, miri))))]
 macro_rules! zeroed_thread_local {
     ($(#[$attribute:meta])* $visibility:vis unsafe fn $name:ident() -> $type:ty, $symbol:literal) => {
         ::core::arch::global_asm!(
@@ -84,7 +84,7 @@ macro_rules! zeroed_thread_local {
 
 /// See the version for x86-64.
 #[macro_export]
-#[cfg(not(all(target_arch = "x86_64", not(libmempool_portable_tls))))]
+#[cfg(not(all(target_arch = "x86_64", not(any(libmempool_portable_tls, miri)))))]
 macro_rules! zeroed_thread_local {
     ($(#[$attribute:meta])* $visibility:vis unsafe fn $name:ident() -> $type:ty, $symbol:literal) => {
         $(#[$attribute])*

@@ -26,6 +26,12 @@ use std::{alloc::Layout, mem::MaybeUninit, ptr::NonNull};
 use libmempool::{AllocError, Pool, PoolStats};
 use lock_api::RawMutex;
 
+/// How often a test repeats something: `n` times, or a hundredth of it under Miri, to which what takes a
+/// microsecond is a tenth of a second.
+pub const fn times(n: usize) -> usize {
+    if cfg!(miri) { n.div_ceil(100) } else { n }
+}
+
 /// A layout; sizes and alignments in tests are valid ones.
 pub fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).expect("a valid layout")

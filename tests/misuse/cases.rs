@@ -115,9 +115,9 @@ fn foreign_pointers() {
     let (bench, other) = (bench(), bench());
     let on_stack = NonNull::from(&mut [0u8; 64]).cast();
     let theirs = other.pool().alloc_fixed(SMALL).unwrap();
-    let image = bench.image().len();
-    let start = bench.at(bench.pool().map().next().unwrap().addr & !4095);
-    let ends = [start.addr().get() - 16, start.addr().get() + image, 16, usize::MAX - 15];
+    let memory = bench.pool().pages().expect("mapped").memory();
+    let start = memory.addr().get();
+    let ends = [start - 16, start + memory.len(), 16, usize::MAX - 15];
     let ends = ends.map(stray);
     for pointer in ends.into_iter().chain([on_stack, theirs, NonNull::dangling()]) {
         let addr = pointer.addr().get();
