@@ -795,19 +795,23 @@ impl Engine {
 
     /// Cached slots of a class: in the depot and in all caches.
     pub(crate) fn cached(&self, class: ClassId) -> usize {
-        let in_caches: usize = self.cache_blocks().map(|block| block.cached(class)).sum();
+        self.cached_in(class, self.cache_blocks())
+    }
+
+    /// Cached slots of a class: in the depot and in these caches.
+    pub(crate) fn cached_in(
+        &self,
+        class: ClassId,
+        caches: impl Iterator<Item = CacheBlockRef>,
+    ) -> usize {
+        let in_caches: usize = caches.map(|block| block.cached(class)).sum();
         self.depot(class).map_or(0, Depot::cached) + in_caches
     }
 
     /// Whether a cache or a depot holds slots, just after all has been reclaimed.
     pub(crate) fn is_any_cached(&self) -> bool {
         self.cache_blocks().any(CacheBlockRef::holds_any)
-            || (self.reclaimable && self.class_ids().any(|class| self.cached(class) > 0))
-    }
-
-    /// Slots of a class that wait, in all caches.
-    pub(crate) fn waiting(&self, class: ClassId) -> usize {
-        self.cache_blocks().map(|block| block.waiting(class)).sum()
+            || (self.reclaimable && self.class_ids().any(|class| self.has_full(class)))
     }
 
     /// Bytes of free heap blocks that do not wait.
@@ -821,10 +825,13 @@ impl Engine {
         iter::successors(intact(self.caches), move |block| intact(block.next()))
     }
 
-    /// Live slots of a class.
-    pub(crate) fn live(&self, class: ClassId) -> usize {
-        let held = |entry: &Class| to_usize(entry.out.saturating_sub(entry.damaged));
-        self.slabs.class(class).map_or(0, held).saturating_sub(self.cached(class))
+    /// The first caches that have a block, which were found intact since the lock was taken.
+    pub(crate) fn first_cache_blocks(
+        &self,
+        count: usize,
+    ) -> impl Iterator<Item = CacheBlockRef> + Clone {
+        let first = CacheBlockRef::listed(self.caches);
+        iter::successors(first, |block| CacheBlockRef::listed(block.next())).take(count)
     }
 
     /// All classes' numbers.

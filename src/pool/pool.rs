@@ -481,14 +481,15 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         let guarded = self.inner.lock();
         let engine = &guarded.engine;
         let entry = engine.slabs.class(class)?;
+        let cached = engine.cached(class);
         Some(ClassStats {
             id: class,
             size: entry.shape.size,
             stride: to_usize(entry.shape.stride),
             slabs: to_usize(entry.slabs),
             slots: to_usize(entry.slots()),
-            live: engine.live(class),
-            cached: engine.cached(class),
+            live: entry.live(cached),
+            cached,
             free: to_usize(entry.free()),
             peak: to_usize(entry.peak),
             reserve: to_usize(entry.reserve),
@@ -799,15 +800,17 @@ fn stats_of(engine: &Engine) -> PoolStats {
         damaged_blocks: heap.damaged(),
         ..PoolStats::default()
     };
+    let caches = engine.first_cache_blocks(stats.caches);
     for class in engine.class_ids() {
         let Some(entry) = engine.slabs.class(class) else { continue };
         let size = entry.shape.size;
-        let (live, cached) = (engine.live(class), engine.cached(class));
+        let cached = engine.cached_in(class, caches.clone());
+        let live = entry.live(cached);
         stats.live_objects += live;
         stats.live_bytes += live * size;
         stats.cached_objects += cached;
         stats.cached_bytes += cached * size;
-        let waiting = engine.waiting(class);
+        let waiting = caches.clone().map(|block| block.waiting(class)).sum::<usize>();
         // What is damaged may say anything.
         stats.quarantined_objects = stats.quarantined_objects.saturating_add(waiting);
         let waiting_bytes = waiting.saturating_mul(size);

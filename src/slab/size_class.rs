@@ -231,6 +231,11 @@ impl Class {
         self.slabs * self.shape.slots
     }
 
+    /// Live slots, while so many are cached.
+    pub(crate) fn live(&self, cached: usize) -> usize {
+        to_usize(self.out.saturating_sub(self.damaged)).saturating_sub(cached)
+    }
+
     /// Slots in its slabs.
     pub(crate) fn free(&self) -> u32 {
         self.slots() - self.out
