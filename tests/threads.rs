@@ -141,11 +141,12 @@ fn release(handle: &mut impl Handle, message: &Message) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes; at the brink it is much the same")]
 fn producers_and_consumers() {
     for (producers, consumers) in [(1, 1), (3, 1), (1, 3), (3, 3)] {
         for reach in [Reach::Cache, Reach::Pool] {
             let messages = 6000 / producers;
-            let bytes = times(4 << 20);
+            let bytes = 4 << 20;
             for_each_sync_lock(&mut Pipeline { producers, consumers, reach, bytes, messages });
         }
     }
