@@ -18,16 +18,6 @@ pub struct Input {
     ops: Vec<[u16; 4]>,
 }
 
-/// Counts operations, and prints every ten million.
-fn report(count: usize) {
-    const EACH: usize = 10_000_000;
-    static DONE: AtomicUsize = AtomicUsize::new(0);
-    let before = DONE.fetch_add(count, Relaxed);
-    if before / EACH < (before + count) / EACH {
-        eprintln!("{} operations", before + count);
-    }
-}
-
 impl<'a> Arbitrary<'a> for Input {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let setup = Setup::decode(bytes.arbitrary()?);
@@ -48,11 +38,21 @@ impl fmt::Debug for Input {
 
 impl Input {
     /// Runs the operations that numbers stand for, each compared with the model. Everything is checked after each
-    /// of some inputs' operations, and from time to time in the others: ten times as many are run that way.
+    /// of some inputs' operations, and from time to time in the others, so that far more are run.
     pub fn run(self, decode: fn([u16; 4]) -> Op) {
         let check_every = if self.setup.bytes.is_multiple_of(16) { 1 } else { 32 };
         let count = self.ops.len();
         common::against_model::run(&self.setup, self.ops.into_iter().map(decode), check_every);
         report(count);
+    }
+}
+
+/// Counts operations, and prints every ten million.
+fn report(count: usize) {
+    const EACH: usize = 10_000_000;
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let before = DONE.fetch_add(count, Relaxed);
+    if before / EACH < (before + count) / EACH {
+        eprintln!("{} operations", before + count);
     }
 }
