@@ -16,14 +16,12 @@
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
 //! threads may be at it, so it is written and read atomically.
 
-use core::{
-    convert::Infallible,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
-};
+use core::convert::Infallible;
 
 use crate::{
     error::{Corruption, CorruptionKind, FreeError},
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
+    sync::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     units::{WORD, low_u32, to_usize},
 };
 
@@ -33,6 +31,9 @@ const SEAL: usize = 2 * size_of::<u32>();
 
 /// The most that a seal can say: more is the slack of a huge block that has shrunk in its place.
 const MAX_SLACK: usize = (1 << 24) - 1;
+
+/// Room up to this is filled word by word: a call that fills it at once would take longer.
+const FEW_BYTES: usize = 256;
 
 /// Most canary bytes: what lies between them and the seal was never anybody's.
 const CANARY: usize = 64;
@@ -137,11 +138,15 @@ impl Harden {
             (false, true) => 0,
             (false, false) => return,
         };
-        // SAFETY: the caller's promise.
-        unsafe { start.write_bytes(byte, size) };
+        // The words that only the object was in, where they are many.
+        let at_once = if room > FEW_BYTES { size & !(WORD - 1) } else { 0 };
+        if at_once > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { start.write_bytes(byte, at_once) };
+        }
         let word = usize::from_ne_bytes([byte; WORD]);
         // SAFETY: as above: within the room.
-        each_part(start, size, room, |part| unsafe { part.store(word) });
+        each_part(start, at_once, room, |part| unsafe { part.store(word) });
     }
 
     /// Whether memory was left alone since it was filled.
@@ -384,6 +389,13 @@ fn first_byte_of(word: usize) -> usize {
     word.to_ne_bytes().iter().position(|&byte| byte != 0).unwrap_or(0)
 }
 
+/// A byte of a word, by its place in memory.
+#[inline]
+fn byte_of(word: usize, index: usize) -> u8 {
+    let [first, ..] = (word.to_le() >> (index * 8)).to_le_bytes();
+    first
+}
+
 /// An aligned word of memory, or a byte of one.
 enum Part {
     Word(*mut usize),
@@ -403,7 +415,7 @@ impl Part {
     fn of(&self, word: usize) -> usize {
         match self {
             Self::Word(_) => word,
-            Self::Byte(byte) => word.to_ne_bytes()[byte.addr() % WORD].into(),
+            Self::Byte(byte) => byte_of(word, byte.addr() % WORD).into(),
         }
     }
 
@@ -431,7 +443,7 @@ impl Part {
             match self {
                 Self::Word(at) => AtomicUsize::from_ptr(*at).store(word, Relaxed),
                 Self::Byte(byte) => {
-                    let value = word.to_ne_bytes()[byte.addr() % WORD];
+                    let value = byte_of(word, byte.addr() % WORD);
                     AtomicU8::from_ptr(*byte).store(value, Relaxed);
                 }
             }

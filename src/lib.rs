@@ -74,7 +74,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
 
-#[cfg(any(feature = "std", test))]
+#[cfg(any(feature = "std", test, loom))]
 extern crate std;
 
 // The layers, in order: each uses only those above it.
@@ -83,6 +83,7 @@ mod config;
 mod error;
 mod flags;
 mod stats;
+mod sync;
 mod units;
 
 mod guard;
@@ -132,3 +133,6 @@ pub use pool::{InsertError, LocalCache, MapEntry, MapKind, ObjectPool, Pool, Poo
 pub use stats::{ClassStats, PoolStats};
 #[cfg(feature = "std")]
 pub use std_adapter::{PinnedPool, ThreadCachedPool};
+#[cfg(loom)]
+#[doc(hidden)]
+pub use sync::modelled;

@@ -7,7 +7,8 @@ use crate::config::ClassId;
 /// A pool's statistics at one moment; sizes are bytes.
 ///
 /// Collected in O(regions + classes x caches), under the lock. While other threads use caches,
-/// `cached_*` and `live_*` are a snapshot that may be off by the operations under way.
+/// `cached_*` and `live_*` are a snapshot that may be off by the operations under way, and by a magazine
+/// that a cache steps over just then; their sum is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

@@ -4,7 +4,6 @@
 use core::{
     cell::UnsafeCell,
     ptr::{NonNull, null, null_mut},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use super::{class_cache::ClassCache, engine::Engine, waiting::WaitingSlot};
@@ -15,6 +14,7 @@ use crate::{
     quarantine::{Bounds, Quarantine},
     random::Random,
     slab::{PieceKind, SizeTable},
+    sync::{AtomicU32, Ordering::Relaxed},
     units::{WORD, to_u8, to_usize},
 };
 

@@ -7,22 +7,17 @@
 //!           next to be allocated  <-    ->  next to be freed to
 //! ```
 
-use core::{
-    cell::Cell,
-    cmp::Ordering,
-    mem::MaybeUninit,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicPtr, AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
-        fence,
-    },
-};
+use core::{cell::Cell, cmp::Ordering, mem::MaybeUninit, ptr::NonNull};
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
     checksum::Checksum,
     slab::{Class, Reciprocal, SlotRef, SlotState, StateByte, least_request},
+    sync::{
+        AtomicPtr, AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
+    },
     units::{floor_log2, high_u32, low_u32, to_u8, to_u16, to_u32, to_usize},
 };
 

@@ -5,17 +5,7 @@
 //! What it does without the engine is inlined into its callers; everything else is behind one
 //! `#[cold]` call per operation.
 
-use core::{
-    alloc::Layout,
-    marker::PhantomData,
-    mem::MaybeUninit,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
-        fence,
-    },
-};
+use core::{alloc::Layout, marker::PhantomData, mem::MaybeUninit, ptr::NonNull};
 
 use super::{
     block::CacheBlockRef,
@@ -33,6 +23,11 @@ use crate::{
     random::Random,
     slab::{
         PieceEntry, PieceKind, Signals, SlabMap, SlabPlace, Slot, SlotRef, SlotState, StateByte,
+    },
+    sync::{
+        AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+        fence,
     },
     units::{MIN_GRANULE, to_u32, to_usize},
 };

@@ -5,13 +5,13 @@
 use core::{
     cell::Cell,
     ptr::{NonNull, null_mut},
-    sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
 };
 
 use crate::{
     checksum::{Checksum, agree},
     error::{Corruption, CorruptionKind},
     slab::{SlotRef, StateByte},
+    sync::{AtomicPtr, AtomicU32, Ordering::Relaxed},
     units::{to_u32, to_usize},
 };
 

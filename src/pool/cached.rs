@@ -3,7 +3,7 @@
 //! Without the lock an owner changes lengths, the places behind them, and which magazine is loaded. While
 //! it steps from one magazine to another its class says that it is busy, and is passed over.
 
-use core::{hint::spin_loop, iter};
+use core::iter;
 
 use super::contents::check_free_slot;
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     config::ClassId,
     error::{Corruption, CorruptionKind},
     slab::SlotRef,
+    sync::spin_loop,
     units::to_u8,
 };
 

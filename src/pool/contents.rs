@@ -2,13 +2,12 @@
 //! The part of the whole-pool check that flags ask for: that nobody wrote to free memory, or past the
 //! end of a live object.
 
-use core::sync::atomic::{Ordering::Acquire, fence};
-
 use crate::{
     error::Corruption,
     harden::Harden,
     heap::{Block, Tag},
     slab::{Slab, SlabShape, SlotRef, SlotState, Store},
+    sync::{Ordering::Acquire, fence, spin_loop},
     units::{WORD, to_usize},
 };
 
@@ -93,7 +92,7 @@ fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(
         if checked.is_ok() || slot.state.load() != SlotState::Live as u8 {
             return Ok(());
         }
-        core::hint::spin_loop();
+        spin_loop();
     }
     checked
 }

@@ -481,14 +481,14 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         let guarded = self.inner.lock();
         let engine = &guarded.engine;
         let entry = engine.slabs.class(class)?;
-        let cached = engine.cached(class);
+        let (live, cached) = entry.live_and_cached(engine.cached(class));
         Some(ClassStats {
             id: class,
             size: entry.shape.size,
             stride: to_usize(entry.shape.stride),
             slabs: to_usize(entry.slabs),
             slots: to_usize(entry.slots()),
-            live: entry.live(cached),
+            live,
             cached,
             free: to_usize(entry.free()),
             peak: to_usize(entry.peak),
@@ -804,8 +804,8 @@ fn stats_of(engine: &Engine) -> PoolStats {
     for class in engine.class_ids() {
         let Some(entry) = engine.slabs.class(class) else { continue };
         let size = entry.shape.size;
-        let cached = engine.cached_in(class, caches.clone());
-        let live = entry.live(cached);
+        let counted = engine.cached_in(class, caches.clone());
+        let (live, cached) = entry.live_and_cached(counted);
         stats.live_objects += live;
         stats.live_bytes += live * size;
         stats.cached_objects += cached;

@@ -231,9 +231,12 @@ impl Class {
         self.slabs * self.shape.slots
     }
 
-    /// Live slots, while so many are cached.
-    pub(crate) fn live(&self, cached: usize) -> usize {
-        to_usize(self.out.saturating_sub(self.damaged)).saturating_sub(cached)
+    /// How many of the slots that are out are live, and how many cached, if so many were counted in caches.
+    /// That can be too many: caches were used meanwhile.
+    pub(crate) fn live_and_cached(&self, counted: usize) -> (usize, usize) {
+        let out = to_usize(self.out.saturating_sub(self.damaged));
+        let cached = counted.min(out);
+        (out - cached, cached)
     }
 
     /// Slots in its slabs.

@@ -10,11 +10,10 @@
 //! A state byte is read and written without the lock by whoever holds the slot; the descriptor
 //! only under the lock.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering::Relaxed};
-
 use crate::{
     checksum::{Checksum, agree},
     error::{Corruption, CorruptionKind},
+    sync::{AtomicPtr, AtomicU8, Ordering::Relaxed},
     units::{high_u32, low_half, to_u16, to_usize},
 };
 

@@ -8,18 +8,16 @@
 //! Readers need no lock: all of it is read and written atomically, and what is said of a piece
 //! cannot change while one of its slots is in somebody's hands.
 
-use core::{
-    ptr::null_mut,
-    sync::atomic::{
-        AtomicPtr, AtomicU8, AtomicU16, AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
-    },
-};
+use core::ptr::null_mut;
 
 use crate::{
     checksum::{Checksum, agree},
     config::MAX_CLASSES,
     region::Region,
+    sync::{
+        AtomicPtr, AtomicU8, AtomicU16, AtomicU32,
+        Ordering::{Acquire, Relaxed, Release},
+    },
     units::{WORD, low_u32, to_u8, to_usize},
 };
 
@@ -59,6 +57,7 @@ pub(crate) struct PieceEntry {
 
 impl PieceEntry {
     /// The checksum. That of zeros is zero: they are a piece of the heap, whose entry nobody wrote.
+    #[inline(always)]
     fn sum(&self) -> u16 {
         let sum = |states, start, kind| {
             Checksum::NONE.add(states).add_pair(start, u32::from(kind)).short()
@@ -69,7 +68,7 @@ impl PieceEntry {
 
     /// Whether it is what was written last; without the pool's lock, `false` may also mean that it is being
     /// written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_intact(&self) -> bool {
         agree(self.check.load(Relaxed), self.sum())
     }

@@ -2,10 +2,7 @@
 //! The store: every byte the pool manages, as one heap over a list of regions with their slab
 //! maps.
 
-use core::{
-    ptr::null,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use core::ptr::null;
 
 use super::{guarded::Sides, slab_map::SlabMap, table::Table, walk::Walk};
 use crate::{
@@ -18,6 +15,7 @@ use crate::{
     quarantine::{Bounds, Quarantine, Waits},
     random::Random,
     region::Region,
+    sync::{AtomicU32, Ordering},
     units::{Granule, MIN_GRANULE, WORD, ceil_log2, round_down, to_u32, to_usize},
 };
 

@@ -1,0 +1,24 @@
+//! Atomics, as everything uses them that is shared without the pool's lock.
+//!
+//! With `--cfg loom` they are such that `tests/loom.rs` can try every order of what threads do, and every
+//! old value that a load may still see.
+
+#[cfg(loom)]
+mod modelled;
+
+#[cfg(not(loom))]
+pub(crate) use core::{
+    hint::spin_loop,
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    hint::spin_loop,
+    sync::atomic::{Ordering, fence},
+};
+
+#[cfg(loom)]
+pub use self::modelled::modelled;
+#[cfg(loom)]
+pub(crate) use self::modelled::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
