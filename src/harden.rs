@@ -68,13 +68,6 @@ impl Harden {
         self.set().difference(PoolFlags::GUARD).is_empty()
     }
 
-    /// Whether there are flags, and all that they ask for is to fill and check memory.
-    #[inline(always)]
-    pub(crate) const fn only_fills(self) -> bool {
-        const MORE: PoolFlags = PoolFlags::RANDOM.union(PoolFlags::QUARANTINE).union(PROFILE);
-        !self.is_off() && !self.set().intersects(MORE)
-    }
-
     /// Whether freed memory is poisoned.
     #[inline]
     pub(crate) const fn poisons(self) -> bool {

@@ -158,10 +158,16 @@ impl<T: Waits> Quarantine<T> {
         left
     }
 
+    /// Whether more bytes wait than may.
+    #[inline]
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.bytes > self.bounds.bytes
+    }
+
     /// Takes what has to leave because more bytes wait than may, if something has.
     #[inline]
     pub(crate) fn take_surplus(&mut self, random: &mut Random) -> Option<T> {
-        if self.bytes > self.bounds.bytes { self.take_one(random) } else { None }
+        if self.has_surplus() { self.take_one(random) } else { None }
     }
 
     /// Takes one of the older half.

@@ -31,7 +31,7 @@ use loom::{
 
 /// A pool's lock that loom knows of.
 struct LoomLock {
-    mutex: OnceCell<&'static Mutex<()>>,
+    mutex: OnceCell<Mutex<()>>,
     guard: UnsafeCell<Option<MutexGuard<'static, ()>>>,
 }
 
@@ -47,8 +47,9 @@ unsafe impl RawMutex for LoomLock {
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
-        let mutex = self.mutex.get_or_init(|| Box::leak(Box::new(Mutex::new(()))));
-        let guard = mutex.lock().expect("nobody panics with the lock");
+        let mutex = std::ptr::from_ref(self.mutex.get_or_init(|| Mutex::new(())));
+        // SAFETY: a lock that somebody has stays where it is.
+        let guard = unsafe { &*mutex }.lock().expect("nobody panics with the lock");
         // SAFETY: we have the lock.
         unsafe { *self.guard.get() = Some(guard) };
     }
@@ -61,15 +62,6 @@ unsafe impl RawMutex for LoomLock {
         // SAFETY: we have the lock until the guard, out of its place by then, is dropped.
         let guard = unsafe { (*self.guard.get()).take() };
         drop(guard);
-    }
-}
-
-impl Drop for LoomLock {
-    fn drop(&mut self) {
-        if let Some(&mutex) = self.mutex.get() {
-            // SAFETY: it comes from a box, and nobody else has it any more.
-            drop(unsafe { Box::from_raw(std::ptr::from_ref(mutex).cast_mut()) });
-        }
     }
 }
 

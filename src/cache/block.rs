@@ -329,46 +329,65 @@ impl CacheBlockRef {
         }
     }
 
-    /// Does something with what waits, if anything can.
+    /// What waits, verified; what is damaged lets nothing in or out.
     #[inline(always)]
-    fn with_waiting<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> Option<R> {
-        // What is damaged lets nothing in or out.
+    fn waiting_room(&self) -> Option<WaitingRoom<'_>> {
         let waiting = self.all_waiting().filter(|waiting| waiting.is_intact())?;
-        // SAFETY: the type's invariant: nobody else does anything with it, and no closure in this file
-        // comes back here.
-        Some(work(unsafe { &mut *waiting.quarantine.get() }))
+        Some(WaitingRoom { block: *self, waiting })
     }
 
-    /// Whether a slot of this many bytes can wait here.
+    /// Where a slot of this many bytes can wait, if it can.
     #[inline]
-    pub(crate) fn lets_wait(self, room: u32) -> bool {
-        self.with_waiting(|waiting| waiting.holds(to_usize(room))).unwrap_or(false)
-    }
-
-    /// Has a slot wait that can. Returns what leaves for it, if something does.
-    #[inline]
-    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Option<WaitingSlot> {
-        let left = self.with_waiting(|waiting| waiting.admit(slot, random)).flatten();
-        if left.is_none_or(|left| left.class != slot.class) {
-            self.add_waiting(slot.class, 1);
-            if let Some(left) = left {
-                self.add_waiting(left.class, -1);
-            }
-        }
-        left
+    pub(crate) fn waiting_for(&self, room: u32) -> Option<WaitingRoom<'_>> {
+        self.waiting_room().filter(|waiting| waiting.with(|all| all.holds(to_usize(room))))
     }
 
     /// Takes what has to leave because too much waits, if something has.
     #[inline]
     pub(crate) fn take_surplus(self, random: &mut Random) -> Option<WaitingSlot> {
-        let left = self.with_waiting(|waiting| waiting.take_surplus(random)).flatten();
-        left.inspect(|left| self.add_waiting(left.class, -1))
+        // SAFETY: the type's invariant: nobody else does anything with it.
+        let has_surplus = unsafe { (*self.all_waiting()?.quarantine.get()).has_surplus() };
+        if !has_surplus {
+            return None;
+        }
+        let left = self.waiting_room()?.with(|all| all.take_surplus(random))?;
+        self.add_waiting(left.class, -1);
+        Some(left)
     }
 
     /// Takes what has waited longest.
     pub(crate) fn take_waiting(self) -> Option<WaitingSlot> {
-        let oldest = self.with_waiting(Quarantine::take_oldest).flatten()?;
+        let oldest = self.waiting_room()?.with(Quarantine::take_oldest)?;
         self.add_waiting(oldest.class, -1);
         Some(oldest)
+    }
+}
+
+/// What waits in a cache, which was just verified.
+#[derive(Clone, Copy)]
+pub(crate) struct WaitingRoom<'b> {
+    block: CacheBlockRef,
+    waiting: &'b Waiting,
+}
+
+impl WaitingRoom<'_> {
+    #[inline(always)]
+    fn with<R>(self, work: impl FnOnce(&mut Quarantine<WaitingSlot>) -> R) -> R {
+        // SAFETY: the block's invariant: nobody else does anything with it, and no closure in this file
+        // comes back here.
+        work(unsafe { &mut *self.waiting.quarantine.get() })
+    }
+
+    /// Has a slot wait that can. Returns what leaves for it, if something does.
+    #[inline]
+    pub(crate) fn admit(self, slot: WaitingSlot, random: &mut Random) -> Option<WaitingSlot> {
+        let left = self.with(|all| all.admit(slot, random));
+        if left.is_none_or(|left| left.class != slot.class) {
+            self.block.add_waiting(slot.class, 1);
+            if let Some(left) = left {
+                self.block.add_waiting(left.class, -1);
+            }
+        }
+        left
     }
 }

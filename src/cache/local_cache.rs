@@ -296,15 +296,22 @@ impl CacheCore {
         }
     }
 
-    /// The quick way in a pool whose flags do no more than fill and check memory: allocates a slot of a
-    /// class for an object of `size` bytes, or as large as the class has them, if the loaded magazine has
-    /// one that is as it should be. `None` says nothing.
+    /// The quick way in a pool with flags: allocates a slot of a class for an object of `size` bytes, or as large
+    /// as the class has them, if the loaded magazine has one that is as it should be, or enough to choose from.
+    /// `None` says nothing.
     #[inline(always)]
-    fn alloc_filled(&self, id: ClassId, size: Option<usize>) -> Option<NonNull<u8>> {
-        if !self.harden.only_fills() {
+    fn alloc_filled(&mut self, id: ClassId, size: Option<usize>) -> Option<NonNull<u8>> {
+        if self.harden.is_off() || self.harden.profiles() {
             return None;
         }
+        let random = self.harden.shuffles().then(|| self.random.next());
         let class = self.class(id)?;
+        if let Some(random) = random {
+            if class.has_few() {
+                return None;
+            }
+            class.shuffle(random);
+        }
         let slot = class.last()?;
         let (size, room) = (size.unwrap_or(to_usize(class.size)), to_usize(class.room));
         // SAFETY: a cached slot is nobody's, and that long.
@@ -807,11 +814,11 @@ impl CacheCore {
         self.free_whole(pointer, expected, engine)
     }
 
-    /// The quick way in a pool whose flags do no more than fill and check memory: frees the slot at an
-    /// address, if the loaded magazine has room for it and nothing is amiss. `false`: nothing has changed.
+    /// The quick way in a pool with flags where nothing waits: frees the slot at an address, if the loaded magazine
+    /// has room for it and nothing is amiss. `false`: nothing has changed.
     #[inline(always)]
     fn free_filling(&self, addr: usize, expected: Option<ClassId>) -> bool {
-        if !self.harden.only_fills() {
+        if self.harden.is_off() || self.harden.quarantines() {
             return false;
         }
         let Some((id, Found { class, slot })) = self.find_any(addr) else { return false };
@@ -858,9 +865,11 @@ impl CacheCore {
     /// Has a slot wait, or puts it into a magazine that has room.
     fn keep(&mut self, freed: Freed, engine: &mut impl Backing) -> bool {
         let Freed { class: id, slot, room, size } = freed;
-        if self.block.lets_wait(to_u32(room)) {
+        let block = self.block;
+        if let Some(waiting) = block.waiting_for(to_u32(room)) {
             clear(self.harden, slot, room, size);
-            self.quarantine(WaitingSlot::new(slot, to_u32(room), id), engine);
+            let left = waiting.admit(WaitingSlot::new(slot, to_u32(room), id), &mut self.random);
+            self.end_quarantine(left, engine);
             return true;
         }
         let Some(class) = self.class(id) else { return false };
@@ -894,10 +903,9 @@ impl CacheCore {
         engine.free_slot(id, slot)
     }
 
-    /// Has a slot wait that can, and is cleared; what has waited long enough is ready again.
+    /// Makes what left for something else ready again, and what has to leave because too much waits.
     #[inline]
-    fn quarantine(&mut self, freed: WaitingSlot, engine: &mut impl Backing) {
-        let left = self.block.admit(freed, &mut self.random);
+    fn end_quarantine(&mut self, left: Option<WaitingSlot>, engine: &mut impl Backing) {
         let mut left = left.or_else(|| self.block.take_surplus(&mut self.random));
         while let Some(waited) = left {
             match waited.end(self.harden) {
