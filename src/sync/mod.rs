@@ -13,12 +13,8 @@ pub(crate) use core::{
 };
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    hint::spin_loop,
-    sync::atomic::{Ordering, fence},
-};
-
-#[cfg(loom)]
 pub use self::modelled::modelled;
 #[cfg(loom)]
-pub(crate) use self::modelled::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
+pub(crate) use self::modelled::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence, spin_loop,
+};

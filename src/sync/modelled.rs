@@ -12,7 +12,8 @@ use std::{
     vec::Vec,
 };
 
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::AtomicU64;
+pub(crate) use loom::sync::atomic::Ordering;
 
 /// How many addresses may be used in one execution.
 const PLACES: usize = 512;
@@ -91,6 +92,14 @@ fn store(addr: usize, now: u64, value: u64, order: Ordering) {
     if let Some(history) = table().histories.get_mut(&addr) {
         history.last = value;
     }
+}
+
+pub(crate) fn fence(order: Ordering) {
+    if IS_ON.get() { loom::sync::atomic::fence(order) } else { core::sync::atomic::fence(order) }
+}
+
+pub(crate) fn spin_loop() {
+    if IS_ON.get() { loom::hint::spin_loop() } else { core::hint::spin_loop() }
 }
 
 /// An atomic of a type, which is as a number.
