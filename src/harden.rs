@@ -382,13 +382,6 @@ fn first_byte_of(word: usize) -> usize {
     word.to_ne_bytes().iter().position(|&byte| byte != 0).unwrap_or(0)
 }
 
-/// A byte of a word, by its place in memory.
-#[inline]
-fn byte_of(word: usize, index: usize) -> u8 {
-    let [first, ..] = (word.to_le() >> (index * 8)).to_le_bytes();
-    first
-}
-
 /// An aligned word of memory, or a byte of one.
 enum Part {
     Word(*mut usize),
@@ -408,7 +401,7 @@ impl Part {
     fn of(&self, word: usize) -> usize {
         match self {
             Self::Word(_) => word,
-            Self::Byte(byte) => byte_of(word, byte.addr() % WORD).into(),
+            Self::Byte(byte) => word.to_ne_bytes()[byte.addr() % WORD].into(),
         }
     }
 
@@ -436,7 +429,7 @@ impl Part {
             match self {
                 Self::Word(at) => AtomicUsize::from_ptr(*at).store(word, Relaxed),
                 Self::Byte(byte) => {
-                    let value = byte_of(word, byte.addr() % WORD);
+                    let value = word.to_ne_bytes()[byte.addr() % WORD];
                     AtomicU8::from_ptr(*byte).store(value, Relaxed);
                 }
             }

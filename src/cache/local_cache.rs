@@ -290,7 +290,7 @@ impl CacheCore {
         id: ClassId,
         engine: &mut impl Backing,
     ) -> Result<NonNull<u8>, AllocError> {
-        match self.alloc_filled(id, None) {
+        match self.alloc_flagged(id, None) {
             Some(slot) => Ok(slot),
             None => self.alloc_fixed_whole(id, engine),
         }
@@ -300,7 +300,7 @@ impl CacheCore {
     /// as the class has them, if the loaded magazine has one that is as it should be, or enough to choose from.
     /// `None` says nothing.
     #[inline(always)]
-    fn alloc_filled(&mut self, id: ClassId, size: Option<usize>) -> Option<NonNull<u8>> {
+    fn alloc_flagged(&mut self, id: ClassId, size: Option<usize>) -> Option<NonNull<u8>> {
         if self.harden.is_off() || self.harden.profiles() {
             return None;
         }
@@ -683,7 +683,7 @@ impl CacheCore {
         if let Some(id) = class
             && let size = Some(layout.size())
             && let Some(slot) =
-                self.alloc_filled(id, size).or_else(|| self.pop_any(id, size, engine))
+                self.alloc_flagged(id, size).or_else(|| self.pop_any(id, size, engine))
         {
             return Ok(slot);
         }
@@ -808,7 +808,7 @@ impl CacheCore {
         expected: Option<ClassId>,
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
-        if self.free_filling(pointer.addr().get(), expected) {
+        if self.free_flagged(pointer.addr().get(), expected) {
             return Ok(());
         }
         self.free_whole(pointer, expected, engine)
@@ -817,7 +817,7 @@ impl CacheCore {
     /// The quick way in a pool with flags where nothing waits: frees the slot at an address, if the loaded magazine
     /// has room for it and nothing is amiss. `false`: nothing has changed.
     #[inline(always)]
-    fn free_filling(&self, addr: usize, expected: Option<ClassId>) -> bool {
+    fn free_flagged(&self, addr: usize, expected: Option<ClassId>) -> bool {
         if self.harden.is_off() || self.harden.quarantines() {
             return false;
         }

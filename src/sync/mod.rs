@@ -1,4 +1,4 @@
-//! Atomics, as everything uses them that is shared without the pool's lock.
+//! Atomics, as the slab map, states, caches and seals use them, which are shared without the pool's lock.
 //!
 //! With `--cfg loom` they are such that `tests/loom.rs` can try every order of what threads do, and every
 //! old value that a load may still see.
