@@ -19,6 +19,7 @@
 use core::convert::Infallible;
 
 use crate::{
+    asan,
     error::{Corruption, CorruptionKind, FreeError},
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
     sync::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
@@ -60,6 +61,12 @@ impl Harden {
     #[inline(always)]
     const fn set(self) -> PoolFlags {
         if cfg!(feature = "flags") { self.flags } else { PoolFlags::empty() }
+    }
+
+    /// Whether anything is done with memory that becomes free.
+    #[inline(always)]
+    pub(crate) const fn treats_free(self) -> bool {
+        !self.is_off() || asan::ENABLED
     }
 
     /// Whether objects and their memory are left as they are. Guards are a matter of where they lie.
@@ -126,6 +133,18 @@ impl Harden {
     /// The room is valid, and nobody uses it.
     #[inline]
     pub(crate) unsafe fn fill_free(self, start: *mut u8, room: usize, size: usize) {
+        asan::open(start, room);
+        // SAFETY: the caller's promise.
+        unsafe { self.write_free(start, room, size) };
+        asan::shut(start, room);
+    }
+
+    /// Fills it.
+    ///
+    /// # Safety
+    /// As [`fill_free`](Self::fill_free).
+    #[inline]
+    unsafe fn write_free(self, start: *mut u8, room: usize, size: usize) {
         let byte = match (self.poisons(), self.set().contains(PoolFlags::ZERO_ON_FREE)) {
             (true, _) => POISON_BYTE,
             (false, true) => 0,
@@ -149,7 +168,7 @@ impl Harden {
     #[inline(always)]
     pub(crate) unsafe fn is_filled(self, start: *mut u8, room: usize) -> bool {
         // SAFETY: the caller's promise.
-        !self.poisons() || differs(unsafe { words(start, room) }) == 0
+        !self.poisons() || asan::opened(start, room, || differs(unsafe { words(start, room) }) == 0)
     }
 
     /// Looks for a word that was written to since the memory was filled: the first that is not poison,
@@ -167,13 +186,14 @@ impl Harden {
         if !self.poisons() {
             return Ok(());
         }
-        // SAFETY: the caller's promise.
-        let words = unsafe { words(start, room) };
         let is_written = |words: &&[usize]| differs(words) != 0;
-        words
-            .chunks(BATCH)
-            .filter(is_written)
-            .try_for_each(|words| find_written(start, words, &ours))
+        asan::opened(start, room, || {
+            // SAFETY: the caller's promise.
+            unsafe { words(start, room) }
+                .chunks(BATCH)
+                .filter(is_written)
+                .try_for_each(|words| find_written(start, words, &ours))
+        })
     }
 
     /// Prepares room for an object of `size` bytes that goes out.

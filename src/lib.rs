@@ -64,6 +64,7 @@
 //! | `allocator-api2` | `Allocator` for `&Pool`, as hashbrown and others take it |
 //! | `nightly` | `core::alloc::Allocator` for `&Pool` |
 //! | `defmt` | `defmt::Format` for errors, statistics and flags |
+//! | `asan` | AddressSanitizer reports whoever touches memory that the pool has not handed out (nightly compilers, x86-64) |
 //!
 //! # What it does not do
 //! It does not move live blocks, does not return memory of a region to the system by itself, and
@@ -78,6 +79,7 @@
 extern crate std;
 
 // The layers, in order: each uses only those above it.
+mod asan;
 mod checksum;
 mod config;
 mod error;

@@ -4,7 +4,7 @@
 
 use core::{hint::black_box, ops::Range, ptr::NonNull};
 
-use crate::units::round_down;
+use crate::{asan, units::round_down};
 
 /// Contiguous memory that a pool manages.
 ///
@@ -31,7 +31,15 @@ impl Region {
         // The contents may be uninitialised. Laundering the pointer makes the compiler assume
         // that somebody wrote them, so that reading a stale tag is reading an arbitrary value.
         let base = black_box(memory.cast::<u8>());
-        Self { base, len: memory.len() }
+        let region = Self { base, len: memory.len() };
+        // A pool that was forgotten may have had it.
+        region.open();
+        region
+    }
+
+    /// Lets AddressSanitizer know that whoever has the memory may touch all of it.
+    pub(crate) fn open(&self) {
+        asan::open(self.base.as_ptr(), self.len);
     }
 
     /// Address of the first byte.
@@ -72,7 +80,7 @@ impl Region {
         let mut addr = range.start;
         while addr < range.end {
             // SAFETY: the range is in the region, and free. Volatile, so that it happens.
-            unsafe { self.at(addr).write_volatile(0) };
+            asan::opened(self.at(addr), 1, || unsafe { self.at(addr).write_volatile(0) });
             addr = round_down(addr, PAGE) + PAGE;
         }
     }

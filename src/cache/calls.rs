@@ -13,7 +13,10 @@ use super::{
     local_cache::CacheCore,
     realloc::{self, Mover},
 };
-use crate::error::{AllocError, FreeError, ReallocError};
+use crate::{
+    asan,
+    error::{AllocError, FreeError, ReallocError},
+};
 
 /// What serves callers of a pool that is more than a heap.
 #[derive(Debug)]
@@ -158,7 +161,7 @@ pub(crate) fn usable_size(
         return (calls.usable_size)(cache, engine, pointer);
     }
     let held = engine.block_held(pointer).inspect_err(|&error| engine.note_refusal(error));
-    held.map(|held| held.usable)
+    held.map(|held| held.usable).inspect(|&usable| asan::open(pointer.as_ptr(), usable))
 }
 
 /// An engine where blocks of the heap are all there is.

@@ -11,6 +11,7 @@ use core::{cell::Cell, cmp::Ordering, mem::MaybeUninit, ptr::NonNull};
 
 use super::magazine::{Arrays, Magazine};
 use crate::{
+    asan,
     checksum::Checksum,
     slab::{Class, Reciprocal, SlotRef, SlotState, StateByte, least_request},
     sync::{
@@ -363,6 +364,13 @@ impl ClassCache {
         Some(unsafe { self.loaded().get(last) })
     }
 
+    /// Marks a slot that is about to be pushed cached.
+    #[inline(always)]
+    fn take_back(&self, slot: SlotRef) {
+        asan::shut(slot.start, to_usize(self.room));
+        slot.state.store(SlotState::Cached);
+    }
+
     /// Pushes a slot if there is room, and marks it cached.
     #[inline(always)]
     pub(crate) fn push(&self, slot: SlotRef) -> bool {
@@ -370,7 +378,7 @@ impl ClassCache {
         if len >= self.capacity() {
             return false;
         }
-        slot.state.store(SlotState::Cached);
+        self.take_back(slot);
         // SAFETY: the type's invariant, and the magazine has room.
         unsafe { self.loaded().set(len, slot) };
         self.set_len(len + 1);
@@ -389,7 +397,7 @@ impl ClassCache {
         let mut pushed = 0;
         for (place, pointer) in (len..self.capacity()).zip(pointers) {
             let Some(slot) = find(pointer.addr().get()) else { break };
-            slot.state.store(SlotState::Cached);
+            self.take_back(slot);
             // SAFETY: the type's invariant, and the magazine has this place.
             unsafe { loaded.set(place, slot) };
             pushed += 1;
@@ -408,9 +416,7 @@ impl ClassCache {
         for (place, out) in (left..len).zip(out) {
             // SAFETY: the type's invariant.
             let slot = unsafe { loaded.get(place) };
-            slot.state.store(SlotState::Live);
-            // SAFETY: slots lie in regions, and no region starts at address 0.
-            out.write(unsafe { NonNull::new_unchecked(slot.start) });
+            out.write(slot.hand_out(to_usize(self.size)));
         }
         len - left
     }
@@ -425,10 +431,10 @@ impl ClassCache {
             return false;
         }
         // SAFETY: the magazine has this place.
-        let Some(state) = (unsafe { self.loaded().popped(len, addr) }) else { return false };
-        let fits = self.is_up_to_date(releases) && state.load() == SlotState::Live as u8;
+        let Some(slot) = (unsafe { self.loaded().popped(len, addr) }) else { return false };
+        let fits = self.is_up_to_date(releases) && slot.state.load() == SlotState::Live as u8;
         if fits {
-            state.store(SlotState::Cached);
+            self.take_back(slot);
             self.set_len(len + 1);
         }
         fits
@@ -437,19 +443,20 @@ impl ClassCache {
     /// As [`push_popped`](Self::push_popped) for slots in the order in which they were popped. Returns how
     /// many were pushed.
     #[inline(always)]
-    pub(crate) fn push_all_popped(&self, slots: &[NonNull<u8>], releases: &AtomicU32) -> usize {
+    pub(crate) fn push_all_popped(&self, pointers: &[NonNull<u8>], releases: &AtomicU32) -> usize {
         let (loaded, len) = (self.loaded(), self.len());
         let mut pushed = 0;
-        for (place, slot) in (len..self.capacity()).zip(slots) {
+        for (place, pointer) in (len..self.capacity()).zip(pointers) {
             // SAFETY: the magazine has this place.
-            let Some(state) = (unsafe { loaded.popped(place, slot.addr().get()) }) else { break };
+            let popped = unsafe { loaded.popped(place, pointer.addr().get()) };
+            let Some(slot) = popped else { break };
             if place == len && !self.is_up_to_date(releases) {
                 return 0;
             }
-            if state.load() != SlotState::Live as u8 {
+            if slot.state.load() != SlotState::Live as u8 {
                 break;
             }
-            state.store(SlotState::Cached);
+            self.take_back(slot);
             pushed += 1;
         }
         self.set_len(len + pushed);

@@ -13,6 +13,7 @@ use super::{
     profile::Profile,
 };
 use crate::{
+    asan,
     checksum::Checked,
     config::{ClassId, FaultFn, SizeClass, WatermarkFn},
     error::{AllocError, ConfigError, Corruption, CorruptionKind, Fault, FreeError},
@@ -646,13 +647,14 @@ impl Engine {
             return None;
         }
         let need = self.store().heap().block_size(layout.size())?;
-        match self.slabs.store.alloc_rested(need, layout.align()) {
+        let block = match self.slabs.store.alloc_rested(need, layout.align()) {
             Some(block) => {
                 self.note_peak();
                 NonNull::new(block)
             }
             None => self.alloc_unrested(need, layout.align()),
-        }
+        };
+        block.inspect(|block| asan::open(block.as_ptr(), layout.size()))
     }
 
     #[inline(never)]
@@ -678,6 +680,7 @@ impl Engine {
         self.note_found(allocated.err());
         let block = allocated?.and_then(NonNull::new).ok_or_else(|| self.shortage(size))?;
         self.note_peak();
+        asan::open(block.as_ptr(), size);
         Ok(block)
     }
 
@@ -716,8 +719,9 @@ impl Engine {
             if !harden.is_off() {
                 let room = self.store().room_of(payload, owner).unwrap_or(room);
                 // SAFETY: the block was just allocated, with that much room.
-                unsafe { harden.hand_out(payload, room, size) };
+                asan::opened(payload, room, || unsafe { harden.hand_out(payload, room, size) });
             }
+            asan::open(payload, size);
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);
         }
         Err(self.shortage(size))
@@ -737,6 +741,7 @@ impl Engine {
         new_size: usize,
     ) -> Result<Option<usize>, FreeError> {
         let resized = self.slabs.store.resize(pointer.as_ptr(), new_size)?;
+        resized.inspect(|&room| asan::fit(pointer.as_ptr(), new_size, room));
         self.note_peak();
         Ok(resized)
     }
@@ -750,7 +755,7 @@ impl Engine {
     ) -> Result<Option<NonNull<u8>>, FreeError> {
         let slid = self.slabs.store.slide(pointer.as_ptr(), new_size, align)?;
         self.note_peak();
-        Ok(slid.and_then(NonNull::new))
+        Ok(slid.and_then(NonNull::new).inspect(|block| asan::open(block.as_ptr(), new_size)))
     }
 
     /// The largest object that the heap has a free block for; see [`Heap::largest_free`].

@@ -16,6 +16,7 @@ use super::{
     waiting::{WaitingSlot, check_free},
 };
 use crate::{
+    asan,
     config::ClassId,
     error::{AllocError, BulkFreeError, Corruption, CorruptionKind, FreeError, ReallocError},
     harden::Harden,
@@ -634,7 +635,7 @@ impl CacheCore {
     /// aligned to the smallest granule at least.
     #[inline(always)]
     pub(crate) fn alloc_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        self.serving(size).and_then(pop_live)
+        self.serving(size).and_then(|class| pop_live(class, size))
     }
 
     /// As [`alloc_quick`](Self::alloc_quick), for any alignment that the slots of the class have.
@@ -642,7 +643,7 @@ impl CacheCore {
     #[inline(always)]
     pub(crate) fn alloc_quick_aligned(&self, layout: Layout) -> Option<NonNull<u8>> {
         let class = self.serving(layout.size())?;
-        if layout.align() <= class.align() { pop_live(class) } else { None }
+        if layout.align() <= class.align() { pop_live(class, layout.size()) } else { None }
     }
 
     /// What requests of a size are served from, if it is found in one step or two.
@@ -665,7 +666,7 @@ impl CacheCore {
     /// Allocates a slot of a class if the loaded magazine has one.
     #[inline(always)]
     pub(crate) fn alloc_fixed_quick(&self, id: ClassId) -> Option<NonNull<u8>> {
-        self.quick_class(id).and_then(pop_live)
+        self.quick_class(id).and_then(|class| pop_live(class, to_usize(class.size)))
     }
 
     #[cold]
@@ -1215,6 +1216,7 @@ impl CacheCore {
                 held.map(|held| held.usable)
             }),
         }
+        .inspect(|&usable| asan::open(pointer.as_ptr(), usable))
     }
 
     /// Resizes where it is; `false` if that cannot be. A slot stays what it is.
@@ -1226,7 +1228,11 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<bool, FreeError> {
         if held.is_slot && self.quick > 0 {
-            return Ok(new_size <= held.limit);
+            let fits = new_size <= held.limit;
+            if fits {
+                asan::fit(pointer.as_ptr(), new_size, held.limit);
+            }
+            return Ok(fits);
         }
         engine.with(|engine| engine.counted(|engine| resize(engine, pointer, held, new_size)))
     }
@@ -1242,7 +1248,7 @@ fn hand_out(
     size: usize,
 ) -> Result<NonNull<u8>, Corruption> {
     if harden.is_off() {
-        return Ok(live(slot));
+        return Ok(slot.hand_out(size));
     }
     check_free(harden, slot, room)?;
     Ok(prepare(harden, slot, room, size))
@@ -1252,10 +1258,10 @@ fn hand_out(
 #[inline]
 fn prepare(harden: Harden, slot: SlotRef, room: usize, size: usize) -> NonNull<u8> {
     // SAFETY: the slot is nobody's, and that long.
-    unsafe { harden.hand_out(slot.start, room, size) };
+    asan::opened(slot.start, room, || unsafe { harden.hand_out(slot.start, room, size) });
     // Whoever sees it live sees what stands behind it.
     fence(Release);
-    live(slot)
+    slot.hand_out(size)
 }
 
 /// The size of the object in a live slot, if nobody wrote past its end.
@@ -1272,7 +1278,7 @@ fn check(harden: Harden, slot: SlotRef, room: usize) -> Result<usize, FreeError>
 /// was in it.
 #[inline]
 fn clear(harden: Harden, slot: SlotRef, room: usize, size: usize) {
-    if !harden.is_off() {
+    if harden.treats_free() {
         slot.state.store(SlotState::Cached);
         fence(Release);
         // SAFETY: nobody uses the slot any more.
@@ -1280,18 +1286,10 @@ fn clear(harden: Harden, slot: SlotRef, room: usize, size: usize) {
     }
 }
 
-/// Takes a slot out of the loaded magazine, if there is one, and marks it live.
+/// Takes a slot out of the loaded magazine, if there is one, and marks it live, for an object of `size` bytes.
 #[inline(always)]
-fn pop_live(class: &ClassCache) -> Option<NonNull<u8>> {
-    class.pop().map(live)
-}
-
-/// Marks a cached slot live.
-#[inline(always)]
-fn live(slot: SlotRef) -> NonNull<u8> {
-    slot.state.store(SlotState::Live);
-    // SAFETY: slots lie in regions, and no region starts at address 0.
-    unsafe { NonNull::new_unchecked(slot.start) }
+fn pop_live(class: &ClassCache, size: usize) -> Option<NonNull<u8>> {
+    class.pop().map(|slot| slot.hand_out(size))
 }
 
 /// Resizes through a cache.
@@ -1388,7 +1386,10 @@ fn resize(
         room
     };
     // SAFETY: the block is the caller's, who waits, and has that much room.
-    unsafe { harden.resize(pointer.as_ptr(), room, held.usable, new_size) };
+    asan::opened(pointer.as_ptr(), room, || unsafe {
+        harden.resize(pointer.as_ptr(), room, held.usable, new_size);
+    });
+    asan::fit(pointer.as_ptr(), new_size, room);
     Ok(true)
 }
 

@@ -102,16 +102,16 @@ impl Arrays {
         }
     }
 
-    /// The state byte of the slot that is written at a place, if it starts at this address.
+    /// The slot that is written at a place, if it starts at this address.
     ///
     /// # Safety
     /// There is such a place.
     #[inline(always)]
-    pub(crate) unsafe fn popped(self, place: usize, addr: usize) -> Option<StateByte> {
+    pub(crate) unsafe fn popped(self, place: usize, addr: usize) -> Option<SlotRef> {
         // SAFETY: the caller's promise, and the type's invariant.
         let is = unsafe { self.starts.add(place).read() }.addr() == addr;
         // SAFETY: as above; no slot starts at address 0, so one is written there.
-        is.then(|| unsafe { self.states.add(place).read() })
+        is.then(|| unsafe { self.get(place) })
     }
 
     /// Writes a slot to a place.

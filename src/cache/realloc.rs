@@ -4,7 +4,10 @@
 use core::{alloc::Layout, ptr::NonNull};
 
 use super::held::Held;
-use crate::error::{AllocError, FreeError, ReallocError};
+use crate::{
+    asan,
+    error::{AllocError, FreeError, ReallocError},
+};
 
 /// The steps that resizing is made of.
 pub(super) trait Mover {
@@ -70,6 +73,7 @@ pub(super) unsafe fn realloc(
             Err(error) => return mover.slide(pointer, &held, new)?.ok_or(error.into()),
         },
     };
+    asan::open(pointer.as_ptr(), held.usable);
     // SAFETY: both blocks are live, long enough, and distinct.
     unsafe { moved.copy_from_nonoverlapping(pointer, held.usable.min(new_size)) };
     if let Err(error) = mover.free(pointer) {

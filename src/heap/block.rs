@@ -21,12 +21,16 @@
 //! a region, or, with INTERNAL set, the word before a run of slabs. The footer and the `PREV_FREE` bit are
 //! Knuth's boundary tags (TAOCP 2.5), the missing footer of used blocks is dlmalloc's.
 
-use core::{
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use core::ops::Range;
 
-use crate::{flags::POISON_WORD, units::WORD};
+use crate::{
+    flags::POISON_WORD,
+    sync::{
+        Ordering::Relaxed,
+        locked::{AtomicPtr, AtomicUsize},
+    },
+    units::WORD,
+};
 
 const USED: usize = 1;
 const PREV_FREE: usize = 1 << 1;
@@ -228,6 +232,12 @@ impl Block {
         self.0.addr()
     }
 
+    /// The tag's first byte.
+    #[inline]
+    pub(crate) fn start(self) -> *mut u8 {
+        self.0.cast()
+    }
+
     /// The first byte behind the tag.
     #[inline]
     pub(crate) fn payload(self) -> *mut u8 {
@@ -332,13 +342,13 @@ impl Block {
     fn link(self, index: usize) -> Self {
         // SAFETY: the word is in the region (type invariant; a free block has at least four
         // words), aligned, and written only under the pool's lock, which the heap's caller holds.
-        Self(unsafe { self.0.wrapping_add(index).cast::<*mut usize>().read() })
+        Self(unsafe { AtomicPtr::from_ptr(self.0.wrapping_add(index).cast()) }.load(Relaxed))
     }
 
     #[inline]
     fn set_link(self, index: usize, to: Self) {
         // SAFETY: as in `link`.
-        unsafe { self.0.wrapping_add(index).cast::<*mut usize>().write(to.0) }
+        unsafe { AtomicPtr::from_ptr(self.0.wrapping_add(index).cast()) }.store(to.0, Relaxed);
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     shape::{RestShape, Shape},
 };
 use crate::{
+    asan,
     error::{ConfigError, Corruption, CorruptionKind, FreeError},
     harden::Harden,
     region::Region,
@@ -302,8 +303,7 @@ impl Heap {
         }
         self.resting.rouse_last(need);
         block.set_tag(self.codec, tag.roused().with_internal(owner == Owner::Pool));
-        self.count_in(need, owner);
-        Some(block.payload())
+        Some(self.hand_out(block, need, owner))
     }
 
     /// The second half: cuts a free block.
@@ -413,9 +413,9 @@ impl Heap {
                 self.forget_footer(above);
             }
         }
-        self.count_in(size, owner);
+        let payload = self.hand_out(used, size, owner);
         self.limit_rest();
-        Ok(used.payload())
+        Ok(payload)
     }
 
     /// Frees a caller's live block that may rest: `false` if there is no place for it, and nothing has
@@ -491,6 +491,9 @@ impl Heap {
         let upper = Block::of_payload(payload);
         let below = upper.addr() - lower.addr();
         let size = tag.size() - below;
+        if owner == Owner::Caller {
+            asan::shut(payload, size - WORD);
+        }
         upper.set_tag(self.codec, Tag::used(size).with_internal(owner == Owner::Pool));
         lower.set_tag(self.codec, tag.with_size(below));
         self.count_out(size, Owner::Pool);
@@ -500,7 +503,7 @@ impl Heap {
     /// Fills the room of a block that becomes free as the flags say.
     #[inline]
     fn fill_free(&self, block: Block, room: usize) {
-        if self.harden.is_off() {
+        if !self.harden.treats_free() {
             return;
         }
         #[allow(unsafe_code)]
@@ -764,9 +767,9 @@ impl Heap {
         let kept = (tag.size() - WORD).min(new_size);
         #[allow(unsafe_code)] // the one move of a caller's bytes
         // SAFETY: both lie in the block that is being made, which has room for `need` bytes.
-        unsafe {
+        asan::opened(below.payload(), room - WORD, || unsafe {
             below.payload().copy_from(payload, kept);
-        }
+        });
         let size = if room - need >= self.min_block() { need } else { room };
         below.set_tag(self.codec, Tag::used(size));
         self.close(below, size, room, end, end_tag);
@@ -940,6 +943,7 @@ impl Heap {
     /// Writes a free block's tag and footer.
     #[inline]
     fn write_free(&self, block: Block, size: usize) {
+        asan::shut(block.start(), size);
         block.set_tag(self.codec, Tag::free(size));
         block.set_footer(size);
     }
@@ -956,6 +960,17 @@ impl Heap {
     fn take_free(&mut self, free: Listed) {
         self.bins.remove(free);
         self.free_blocks -= 1;
+    }
+
+    /// Counts a block of `size` bytes in, and returns what its owner gets. How much of it a caller may touch
+    /// is the engine's matter.
+    #[inline]
+    fn hand_out(&mut self, block: Block, size: usize, owner: Owner) -> *mut u8 {
+        self.count_in(size, owner);
+        if owner == Owner::Pool {
+            asan::open(block.payload(), size - WORD);
+        }
+        block.payload()
     }
 
     #[inline]

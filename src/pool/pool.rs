@@ -15,6 +15,7 @@ use super::builder::PoolBuilder;
 #[cfg(feature = "std")]
 use crate::cache::Events;
 use crate::{
+    asan,
     cache::{Backing, CacheCore, Engine, calls},
     config::{ClassId, LeakFn, LeakReport, MAX_ALIGNMENT, PoolConfig, SizeClass, preset_sizes},
     error::{AllocError, ConfigError, Corruption, FreeError, PageError, ReallocError},
@@ -207,7 +208,7 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
         }
         // SAFETY: the caller's promise.
         let region = unsafe { Region::new(memory) };
-        guarded.engine = new_engine(config, region, pages)?;
+        guarded.engine = new_engine(config, region, pages).inspect_err(|_| region.open())?;
         guarded.shared = CacheCore::shared();
         guarded.on_leak = config.on_leak;
         Ok(())
@@ -565,7 +566,8 @@ impl<'r, L: RawMutex, P: PageSource> Pool<'r, L, P> {
             {
                 // SAFETY: the range is in the mapped region, nobody uses it, and the lock keeps it
                 // so.
-                let discarded = unsafe { pages.discard(free.start - mapped, free.len()) };
+                let discard = || unsafe { pages.discard(free.start - mapped, free.len()) };
+                let discarded = asan::opened(region.at(free.start), free.len(), discard);
                 result = discarded.map(|()| offered + free.len());
             }
         });
@@ -710,6 +712,8 @@ impl<L: RawMutex, P: PageSource> Pool<'static, L, P> {
 
 impl<L: RawMutex, P: PageSource> Drop for Pool<'_, L, P> {
     fn drop(&mut self) {
+        let regions = self.inner.get_mut().engine.store().entries();
+        regions.for_each(|entry| entry.region().open());
         if let Some(on_leak) = self.inner.get_mut().on_leak {
             let leaks = self.leaks();
             if !leaks.is_clean() {

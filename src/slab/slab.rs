@@ -10,7 +10,10 @@
 //! A state byte is read and written without the lock by whoever holds the slot; the descriptor
 //! only under the lock.
 
+use core::ptr::NonNull;
+
 use crate::{
+    asan,
     checksum::{Checksum, agree},
     error::{Corruption, CorruptionKind},
     sync::{AtomicPtr, AtomicU8, Ordering::Relaxed},
@@ -106,6 +109,17 @@ impl StateByte {
 pub(crate) struct SlotRef {
     pub(crate) start: *mut u8,
     pub(crate) state: StateByte,
+}
+
+impl SlotRef {
+    /// Marks a cached slot live, for an object of `size` bytes.
+    #[inline(always)]
+    pub(crate) fn hand_out(self, size: usize) -> NonNull<u8> {
+        asan::open(self.start, size);
+        self.state.store(SlotState::Live);
+        // SAFETY: slots lie in regions, and no region starts at address 0.
+        unsafe { NonNull::new_unchecked(self.start) }
+    }
 }
 
 /// Most slots that a slab can have: the bits of `free_groups` times the slots of a group.

@@ -15,7 +15,7 @@ pub mod stamp;
 
 pub use bench::{Bench, Way};
 pub use handle::{Handle, UsableSize};
-pub use memory::{Faults, FaultySource, Memory, StaticMemory};
+pub use memory::{Faults, FaultySource, Memory, StaticMemory, invert};
 pub use model::Model;
 pub use ops::{Op, Session, run_ops};
 pub use rng::Rng;

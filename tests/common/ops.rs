@@ -8,7 +8,8 @@ use libmempool::{
 use lock_api::RawMutex;
 
 use super::{
-    Handle, Model, Rng, Setup, UsableSize, Way, check_shortage, layout, model::Live, stamp, stray,
+    Handle, Model, Rng, Setup, UsableSize, Way, check_shortage, invert, layout, model::Live, stamp,
+    stray,
 };
 
 /// One step of a random run. Numbers are reduced to what there is when it is applied.
@@ -498,12 +499,12 @@ impl<'p, 'm, 'r, L: RawMutex, P: PageSource> Session<'p, 'm, 'r, L, P> {
         // SAFETY: a canary or a seal stands behind the object.
         let end = unsafe { block.pointer.add(block.usable) };
         // SAFETY: as above.
-        unsafe { end.write(!end.read()) };
+        unsafe { invert(end) };
         self.pool.validate().expect_err("an overrun");
         let error = self.misuse(|session| way.free(session.via(via), class, block.pointer));
         assert!(matches!(error, FreeError::Overrun { .. }), "{error}");
         // SAFETY: as above.
-        unsafe { end.write(!end.read()) };
+        unsafe { invert(end) };
     }
 
     /// Drops a local cache and makes a new one.
