@@ -106,7 +106,9 @@ const DEEDS: [Deed; 10] = [
                     touch(block, 0);
                     touch(block, way.layout.size() - 1);
                 }
-                blocks.into_iter().for_each(|block| (way.free)(pool, block));
+                for block in blocks {
+                    (way.free)(pool, block);
+                }
             }
             pool.validate().unwrap();
             pool.defragment();
@@ -200,7 +202,9 @@ const DEEDS: [Deed; 10] = [
         is_reported: true,
         run: |pool, way| {
             let blocks = [(); 8].map(|()| (way.alloc)(pool));
-            blocks.into_iter().for_each(|block| (way.free)(pool, block));
+            for block in blocks {
+                (way.free)(pool, block);
+            }
             pool.defragment();
             touch(blocks[4], 0);
         },
