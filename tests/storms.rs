@@ -274,7 +274,9 @@ fn storm(pool: &Shared, forks: usize) {
         // One by one: the end of a scope does not wait for threads to give back what they have cached.
         let went_on = forking.join();
         done.store(true, Relaxed);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(went_on.unwrap(), forks, "children that went on");
     });
     assert!(steps.into_inner() > forks, "threads went on meanwhile");
