@@ -173,7 +173,7 @@ fn exchange(pool: &Shared, count: usize, through_caches: bool) {
 
 #[test]
 fn objects_freed_by_other_threads_are_all_there_again() {
-    let count = count("CROSS_FREES", 400_000);
+    let count = count("CROSS_FREES", 100_000);
     for (flags, share) in [(PoolFlags::empty(), 9), (PoolFlags::HARDENED, 1)] {
         let pool = pool(flags);
         exchange(&pool, 1000, false);
@@ -284,7 +284,7 @@ fn storm(pool: &Shared, forks: usize) {
 
 #[test]
 fn parent_and_child_go_on_after_a_fork_amid_allocations() {
-    let forks = count("FORKS", 200);
+    let forks = count("FORKS", 60);
     for flags in [PoolFlags::empty(), PoolFlags::HARDENED] {
         let pool = pool(flags);
         storm(&pool, 1);

@@ -26,10 +26,10 @@ use std::{alloc::Layout, mem::MaybeUninit, ptr::NonNull};
 use libmempool::{AllocError, Pool, PoolStats};
 use lock_api::RawMutex;
 
-/// How often a test repeats something: `n` times, or a hundredth of it under Miri, to which what takes a
+/// How often a test repeats something: `n` times, or one in 200 of them under Miri, to which what takes a
 /// microsecond is a tenth of a second.
 pub const fn times(n: usize) -> usize {
-    if cfg!(miri) { n.div_ceil(100) } else { n }
+    if cfg!(miri) { n.div_ceil(200) } else { n }
 }
 
 /// A layout; sizes and alignments in tests are valid ones.
