@@ -2,12 +2,13 @@
 //! still see, up to two preemptions (`LOOM_MAX_PREEMPTIONS`).
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom --test loom -- --nocapture
+//! RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom --lib --test loom -- --nocapture
 //! ```
 //!
 //! What is modelled are the atomics of `src/sync` and the pool's lock. What only one thread writes at a time is
 //! plain memory, and races of that are for Miri to find; loom sees those of slots' contents ([`Owners`]).
-//! `validate` beside a cache that steps to another magazine has more orders than there is time for.
+//! `validate` beside a cache that steps to another magazine has more orders than there is time for; `src/cache/class_cache.rs`
+//! tries its first step alone.
 #![cfg(loom)]
 
 mod common;

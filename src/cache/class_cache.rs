@@ -15,7 +15,7 @@ use crate::{
     checksum::Checksum,
     slab::{Class, Reciprocal, SlotRef, SlotState, StateByte, least_request},
     sync::{
-        AtomicPtr, AtomicU32,
+        AtomicPtr, AtomicU32, LOOKS,
         Ordering::{Acquire, Relaxed, Release},
         fence,
     },
@@ -207,6 +207,12 @@ impl ClassCache {
 
     /// Looks at it while its owner may be at it. The caller holds the pool's lock.
     pub(crate) fn look(&self) -> Look {
+        // If its owner steps away and back meanwhile, the old checksum is there again, and does not fit.
+        let mut looks = (0..LOOKS).map(|_| self.look_once());
+        looks.find(|look| !matches!(look, Look::Damaged)).unwrap_or(Look::Damaged)
+    }
+
+    fn look_once(&self) -> Look {
         let check = self.check.load(Acquire);
         let is_sum = check == self.sum();
         let starts = self.starts.load(Relaxed);
@@ -689,5 +695,132 @@ impl ClassCache {
     /// itself and comes back it will want again; what others took is wanted elsewhere.
     pub(crate) fn wants_magazines(&self, most: u8) -> Ordering {
         self.taken.get().min(most).max(PAIR).cmp(&self.count.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    const CAPACITY: u32 = 2;
+
+    /// A class in a cache, and what its magazines and slots are made of.
+    struct Scene {
+        cache: ClassCache,
+        magazines: [Magazine; 2],
+        _memory: Vec<Vec<usize>>,
+    }
+
+    impl Scene {
+        /// With a full magazine loaded, and an empty one to its right.
+        fn new() -> Self {
+            let words = Magazine::bytes(CAPACITY) / size_of::<usize>();
+            let mut memory = vec![vec![0; words], vec![0; words], vec![0; 3]];
+            let places = memory.iter_mut().map(Vec::as_mut_ptr).collect::<Vec<_>>();
+            let magazines = [places[0], places[1]].map(|place| {
+                let place = NonNull::new(place).expect("memory").cast();
+                // SAFETY: that long, and nobody else's.
+                unsafe { Magazine::new(place, CAPACITY) }
+            });
+            let slots = [0, 1].map(|index| {
+                let start = places[2].wrapping_add(1 + to_usize(index)).cast();
+                // SAFETY: a byte of the first word.
+                SlotRef { start, state: unsafe { StateByte::at(places[2].cast(), index) } }
+            });
+            let cache = ClassCache::sealed_nothing();
+            cache.equip(magazines[0]);
+            cache.add(magazines[1]);
+            assert!(slots.into_iter().all(|slot| cache.push(slot)));
+            Self { cache, magazines, _memory: memory }
+        }
+
+        fn pop(&self) -> SlotRef {
+            let slot = self.cache.pop().expect("there is one");
+            slot.state.store(SlotState::Live);
+            slot
+        }
+
+        /// Frees a slot if the place where it was popped still tells its state byte, when so many slabs have gone
+        /// back.
+        fn push_popped(&self, slot: SlotRef, releases: u32) -> bool {
+            self.cache.push_popped(slot.start.addr(), &AtomicU32::new(releases))
+        }
+    }
+
+    #[test]
+    fn what_was_popped_is_known_until_a_slab_goes_back() {
+        let scene = Scene::new();
+        assert!(scene.push_popped(scene.pop(), 0));
+        let slot = scene.pop();
+        assert!(!scene.push_popped(slot, 1), "its state byte may be elsewhere");
+        assert!(!scene.push_popped(slot, 1), "and was forgotten");
+        assert_eq!(slot.state.load(), SlotState::Live as u8);
+    }
+
+    #[test]
+    fn a_magazine_that_was_put_down_before_a_slab_went_back_is_wiped() {
+        let scene = Scene::new();
+        let slot = scene.pop();
+        assert!(scene.cache.load_right());
+        assert_eq!(scene.cache.magazine(), Some(scene.magazines[1]));
+        assert!(scene.cache.push(slot));
+        assert!(!scene.push_popped(scene.pop(), 1), "a slab went back");
+        assert!(scene.cache.load_left());
+        assert!(!scene.push_popped(slot, 1), "before it, this was popped here");
+    }
+
+    #[cfg(loom)]
+    mod modelled {
+        use std::{boxed::Box, println, sync::Arc};
+
+        use loom::{model::Builder, thread};
+
+        use super::*;
+        use crate::sync::modelled;
+
+        // SAFETY: threads of a model run one at a time.
+        unsafe impl Sync for Scene {}
+
+        /// Runs what an owner does beside somebody who looks, in every order up to three preemptions.
+        fn explore(owner: fn(&ClassCache), watch: fn(&Scene)) {
+            let mut builder = Builder::new();
+            builder.preemption_bound = builder.preemption_bound.or(Some(3));
+            let count = Arc::new(core::sync::atomic::AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            builder.check(move || {
+                counted.fetch_add(1, Relaxed);
+                let scene = Box::into_raw(Box::new(Scene::new()));
+                // SAFETY: it lives until the end of this closure, which waits for its threads.
+                let shared: &'static Scene = unsafe { &*scene };
+                modelled(|| {
+                    let watcher = thread::spawn(move || watch(shared));
+                    owner(&shared.cache);
+                    watcher.join().expect("it ends");
+                });
+                // SAFETY: nobody has it any more.
+                drop(unsafe { Box::from_raw(scene) });
+            });
+            println!("{} executions", count.load(Relaxed));
+        }
+
+        /// Sees the magazine that is loaded, or was, or that something changes.
+        fn look(Scene { cache, magazines, .. }: &Scene) {
+            match cache.look() {
+                Look::Busy => {}
+                Look::Damaged => panic!("nothing is damaged"),
+                Look::At(found) => assert!(magazines.map(Some).contains(&found)),
+            }
+        }
+
+        #[test]
+        fn a_class_that_steps_along_its_row_is_not_taken_for_damaged() {
+            let there_and_back = |cache: &ClassCache| {
+                assert!(cache.load_right());
+                assert!(cache.load_left());
+            };
+            explore(there_and_back, look);
+        }
     }
 }

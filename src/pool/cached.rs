@@ -11,12 +11,9 @@ use crate::{
     config::ClassId,
     error::{Corruption, CorruptionKind},
     slab::SlotRef,
-    sync::spin_loop,
+    sync::{LOOKS, spin_loop},
     units::to_u8,
 };
-
-/// How often something that does not fit is looked at again: its owner might just have changed it.
-const LOOKS: usize = 100;
 
 /// Checks all caches. O(classes and slots in them).
 pub(super) fn check_caches(engine: &Engine) -> Result<(), Corruption> {

@@ -7,13 +7,9 @@ use crate::{
     harden::Harden,
     heap::{Block, Tag},
     slab::{Slab, SlabShape, SlotRef, SlotState, Store},
-    sync::{Ordering::Acquire, fence, spin_loop},
+    sync::{LOOKS, Ordering::Acquire, fence, spin_loop},
     units::{WORD, to_usize},
 };
-
-/// How often an object that is found overrun is looked at again: its owner might just have freed and
-/// allocated it anew.
-const LOOKS: usize = 100;
 
 /// Checks a heap block, whose tag is verified.
 pub(super) fn check_block(store: &Store, block: Block, tag: Tag) -> Result<(), Corruption> {
@@ -84,6 +80,7 @@ pub(super) fn check_free_slot(
 
 fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(), Corruption> {
     let mut checked = Ok(());
+    // Its owner might just have freed and allocated it anew.
     for _ in 0..LOOKS {
         fence(Acquire);
         // SAFETY: a slot that long; what is behind the object is written atomically.

@@ -25,6 +25,10 @@ pub(crate) use self::modelled::{
 #[cfg(all(feature = "asan", not(loom)))]
 pub(crate) use self::unseen::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 
+/// How often what does not fit is looked at again, without a lock that keeps its owner away: it might just have
+/// been changed.
+pub(crate) const LOOKS: usize = 100;
+
 /// Those of memory that is used under the lock only, which are not tried in every order.
 pub(crate) mod locked {
     #[cfg(feature = "asan")]
