@@ -22,13 +22,15 @@ use crate::{
     asan,
     error::{Corruption, CorruptionKind, FreeError},
     flags::{POISON_BYTE, POISON_WORD, PoolFlags},
-    sync::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    sync::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     units::{WORD, low_u32, to_usize},
 };
 
 /// Bytes of a seal: one that is not zero, three that say how much of the room is not the object's, and
 /// a check of those.
 const SEAL: usize = 2 * size_of::<u32>();
+
+const SEAL_WORDS: usize = SEAL / WORD;
 
 /// The most that a seal can say: more is the slack of a huge block that has shrunk in its place.
 const MAX_SLACK: usize = (1 << 24) - 1;
@@ -247,12 +249,9 @@ impl Harden {
         each_part(start, first, canary_end(first, room), |part| unsafe {
             part.store(secret | ONES);
         });
-        let [stored, check] = seal_words(secret, slack);
-        let (seal, of_it) = seal_at(end);
-        // SAFETY: the last words of the room, which ends on a word.
-        unsafe {
-            AtomicU32::from_ptr(seal).store(stored, Relaxed);
-            AtomicU32::from_ptr(of_it).store(check, Relaxed);
+        for (place, word) in seal_at(end).zip(in_words(seal_of(secret, slack))) {
+            // SAFETY: one of the last words of the room, which ends on a word.
+            unsafe { AtomicUsize::from_ptr(place) }.store(word, Relaxed);
         }
     }
 
@@ -261,25 +260,34 @@ impl Harden {
     /// # Safety
     /// The room is valid and ends on a word. Nobody changes what stands behind the object but by
     /// mistake.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn check_seal(
         self,
         start: *mut u8,
         room: usize,
     ) -> Result<usize, Corruption> {
-        if !self.seals() {
-            return Ok(room);
-        }
+        // SAFETY: the caller's promise.
+        if self.seals() { unsafe { self.sealed_size(start, room) } } else { Ok(room) }
+    }
+
+    /// As [`check_seal`](Self::check_seal), where there are seals.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    unsafe fn sealed_size(self, start: *mut u8, room: usize) -> Result<usize, Corruption> {
         let end = start.wrapping_add(room);
-        let (secret, (seal, of_it)) = (self.secret(end.addr()), seal_at(end));
-        // SAFETY: the last words of the room, which ends on a word.
-        let [stored, check] = unsafe {
-            [AtomicU32::from_ptr(seal).load(Relaxed), AtomicU32::from_ptr(of_it).load(Relaxed)]
-        };
-        let slack = slack_of(secret, stored);
+        let secret = self.secret(end.addr());
+        let mut words = [0; SEAL_WORDS];
+        for (word, place) in words.iter_mut().zip(seal_at(end)) {
+            // SAFETY: one of the last words of the room, which ends on a word.
+            *word = unsafe { AtomicUsize::from_ptr(place) }.load(Relaxed);
+        }
+        let seal = from_words(words);
+        let slack = slack_of(secret, seal[0]);
         let fits = (SEAL..=room).contains(&slack);
-        if !fits || seal_words(secret, slack) != [stored, check] {
-            return Err(overrun(seal.addr()));
+        if !fits || seal_of(secret, slack) != seal {
+            return Err(overrun(end.addr() - SEAL));
         }
         let size = room - slack;
         try_each_part(start, size, canary_end(size, room), |part| {
@@ -312,10 +320,10 @@ impl Harden {
 /// With these bits no byte of a word is zero.
 const ONES: usize = usize::from_ne_bytes([1; WORD]);
 
-/// The words of a seal: how much of the room is not the object's, with a first byte in memory that is not
-/// zero, and a check of it.
+/// A seal: how much of the room is not the object's, with a first byte in memory that is not zero, and a check
+/// of it.
 #[inline]
-fn seal_words(secret: usize, slack: usize) -> [u32; 2] {
+fn seal_of(secret: usize, slack: usize) -> [u32; 2] {
     let stored = ((low_u32(slack) ^ low_u32(secret)) << 8 | low_u32(secret) >> 24 | 1).to_le();
     [stored, low_u32(spread(secret ^ slack))]
 }
@@ -328,9 +336,30 @@ fn slack_of(secret: usize, stored: u32) -> usize {
 
 /// Where the words of a seal are in room that ends there.
 #[inline]
-fn seal_at(end: *mut u8) -> (*mut u32, *mut u32) {
-    let end = end.cast::<u32>();
-    (end.wrapping_sub(2), end.wrapping_sub(1))
+fn seal_at(end: *mut u8) -> impl Iterator<Item = *mut usize> {
+    (0..SEAL_WORDS).map(move |index| end.cast::<usize>().wrapping_sub(SEAL_WORDS - index))
+}
+
+/// A seal as it lies in memory: in words, as everything else there is written.
+#[inline]
+fn in_words(seal: [u32; 2]) -> [usize; SEAL_WORDS] {
+    let mut bytes = [0; SEAL];
+    for (part, number) in bytes.as_chunks_mut().0.iter_mut().zip(seal) {
+        *part = number.to_ne_bytes();
+    }
+    let (words, _) = bytes.as_chunks();
+    core::array::from_fn(|index| usize::from_ne_bytes(words[index]))
+}
+
+/// The seal that these words are.
+#[inline]
+fn from_words(words: [usize; SEAL_WORDS]) -> [u32; 2] {
+    let mut bytes = [0; SEAL];
+    for (part, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *part = word.to_ne_bytes();
+    }
+    let (numbers, _) = bytes.as_chunks();
+    [0, 1].map(|index| u32::from_ne_bytes(numbers[index]))
 }
 
 /// Spreads the bits of a word, over its low half too.

@@ -1256,7 +1256,7 @@ fn hand_out(
 
 /// Prepares a slot that nobody wrote to for an object of `size` bytes, and marks it live.
 #[inline]
-fn prepare(harden: Harden, slot: SlotRef, room: usize, size: usize) -> NonNull<u8> {
+pub(crate) fn prepare(harden: Harden, slot: SlotRef, room: usize, size: usize) -> NonNull<u8> {
     // SAFETY: the slot is nobody's, and that long.
     asan::opened(slot.start, room, || unsafe { harden.hand_out(slot.start, room, size) });
     // Whoever sees it live sees what stands behind it.
@@ -1277,7 +1277,7 @@ fn check(harden: Harden, slot: SlotRef, room: usize) -> Result<usize, FreeError>
 /// Marks a slot that was given up cached, and makes it what the flags ask for; an object of `size` bytes
 /// was in it.
 #[inline]
-fn clear(harden: Harden, slot: SlotRef, room: usize, size: usize) {
+pub(crate) fn clear(harden: Harden, slot: SlotRef, room: usize, size: usize) {
     if harden.treats_free() {
         slot.state.store(SlotState::Cached);
         fence(Release);

@@ -19,6 +19,8 @@ pub(crate) use engine::Engine;
 #[cfg(feature = "std")]
 pub(crate) use engine::Events;
 pub(crate) use local_cache::{Backing, CacheCore};
+#[cfg(all(test, loom))]
+pub(crate) use local_cache::{clear, prepare};
 pub(crate) use magazine::Magazine;
 #[cfg(feature = "flags")]
 pub(crate) use profile::SizeCount;

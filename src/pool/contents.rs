@@ -82,14 +82,76 @@ fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(
     let mut checked = Ok(());
     // Its owner might just have freed and allocated it anew.
     for _ in 0..LOOKS {
-        fence(Acquire);
-        // SAFETY: a slot that long; what is behind the object is written atomically.
-        checked = unsafe { harden.check_seal(slot.start, shape.room) }.map(drop);
-        fence(Acquire);
-        if checked.is_ok() || slot.state.load() != SlotState::Live as u8 {
-            return Ok(());
+        checked = look_behind(harden, slot, shape.room);
+        if checked.is_ok() {
+            break;
         }
         spin_loop();
     }
     checked
+}
+
+/// Checks what stands behind the object in a slot that was live, unless it is not any more. Its owner may be at it.
+fn look_behind(harden: Harden, slot: SlotRef, room: usize) -> Result<(), Corruption> {
+    fence(Acquire);
+    // SAFETY: a slot that long; what is behind the object is written atomically.
+    let checked = unsafe { harden.check_seal(slot.start, room) }.map(drop);
+    fence(Acquire);
+    if slot.state.load() == SlotState::Live as u8 { checked } else { Ok(()) }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use std::{boxed::Box, println, sync::Arc};
+
+    use loom::{model::Builder, thread};
+
+    use super::*;
+    use crate::{
+        cache::{clear, prepare},
+        flags::PoolFlags,
+        slab::StateByte,
+        sync::modelled,
+    };
+
+    const ROOM: usize = 32;
+    const SIZE: usize = 16;
+
+    /// A slot, in memory of its own.
+    #[derive(Clone, Copy)]
+    struct Scene(Harden, SlotRef);
+
+    // SAFETY: threads of a model run one at a time.
+    unsafe impl Send for Scene {}
+
+    /// An object comes and goes while somebody looks behind it, in every order.
+    #[test]
+    fn an_object_that_comes_and_goes_is_not_taken_for_overrun() {
+        let count = Arc::new(core::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        Builder::new().check(move || {
+            counted.fetch_add(1, crate::sync::Ordering::Relaxed);
+            let memory = Box::into_raw(Box::new([0_usize; ROOM / WORD + 1])).cast::<u8>();
+            // SAFETY: the last word.
+            let state = unsafe { StateByte::at(memory.wrapping_add(ROOM), 0) };
+            let slot = SlotRef { start: memory, state };
+            let harden = Harden::new(PoolFlags::POISON | PoolFlags::CANARY, 7);
+            clear(harden, slot, ROOM, ROOM);
+            let scene = Scene(harden, slot);
+            modelled(|| {
+                let watcher = thread::spawn(move || {
+                    let Scene(harden, slot) = { scene };
+                    if slot.state.load() == SlotState::Live as u8 {
+                        look_behind(harden, slot, ROOM).expect("nobody writes behind it");
+                    }
+                });
+                prepare(harden, slot, ROOM, SIZE);
+                clear(harden, slot, ROOM, SIZE);
+                watcher.join().expect("it ends");
+            });
+            // SAFETY: nobody has it any more.
+            drop(unsafe { Box::from_raw(memory.cast::<[usize; ROOM / WORD + 1]>()) });
+        });
+        println!("{} executions", count.load(crate::sync::Ordering::Relaxed));
+    }
 }
