@@ -35,7 +35,7 @@ mod told {
         shut(start.wrapping_add(size), room.saturating_sub(size));
     }
 
-    /// Does something with memory that nobody has, which is shut again after, if it was.
+    /// Does something with memory that is nobody else's. If some of it was shut, all of it is after.
     pub(crate) fn opened<R>(start: *mut u8, bytes: usize, work: impl FnOnce() -> R) -> R {
         // SAFETY: as in `shut`.
         let was_shut = !unsafe { __asan_region_is_poisoned(start, bytes) }.is_null();

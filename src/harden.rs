@@ -205,12 +205,24 @@ impl Harden {
     /// uses it.
     #[inline]
     pub(crate) unsafe fn hand_out(self, start: *mut u8, room: usize, size: usize) {
-        if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
-            // SAFETY: the caller's promise.
-            unsafe { start.write_bytes(0, room - self.overhead()) };
-        }
         // SAFETY: the caller's promise.
+        unsafe { self.zero(start, 0, room) };
+        // SAFETY: as above.
         unsafe { self.seal(start, room, size) };
+    }
+
+    /// Zeroes the room from an offset on, where that is wanted.
+    ///
+    /// # Safety
+    /// As [`hand_out`](Self::hand_out), of this part of the room.
+    #[inline]
+    unsafe fn zero(self, start: *mut u8, from: usize, room: usize) {
+        if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
+            let (start, bytes) =
+                (start.wrapping_add(from), (room - self.overhead()).saturating_sub(from));
+            // SAFETY: the caller's promise.
+            asan::opened(start, bytes, || unsafe { start.write_bytes(0, bytes) });
+        }
     }
 
     /// Prepares an object that has grown or shrunk from `old` to `size` bytes where it is.
@@ -218,12 +230,9 @@ impl Harden {
     /// # Safety
     /// As [`hand_out`](Self::hand_out), but that the object up to the smaller size is in use.
     pub(crate) unsafe fn resize(self, start: *mut u8, room: usize, old: usize, size: usize) {
-        if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
-            let end = room - self.overhead();
-            // SAFETY: the caller's promise.
-            unsafe { start.add(old).write_bytes(0, end.saturating_sub(old)) };
-        }
         // SAFETY: the caller's promise.
+        unsafe { self.zero(start, old, room) };
+        // SAFETY: as above.
         unsafe { self.seal(start, room, size) };
     }
 
@@ -249,7 +258,7 @@ impl Harden {
         each_part(start, first, canary_end(first, room), |part| unsafe {
             part.store(secret | ONES);
         });
-        for (place, word) in seal_at(end).zip(in_words(seal_of(secret, slack))) {
+        for (place, word) in seal_at(end).zip(seal_of(secret, slack)) {
             // SAFETY: one of the last words of the room, which ends on a word.
             unsafe { AtomicUsize::from_ptr(place) }.store(word, Relaxed);
         }
@@ -278,12 +287,11 @@ impl Harden {
     unsafe fn sealed_size(self, start: *mut u8, room: usize) -> Result<usize, Corruption> {
         let end = start.wrapping_add(room);
         let secret = self.secret(end.addr());
-        let mut words = [0; SEAL_WORDS];
-        for (word, place) in words.iter_mut().zip(seal_at(end)) {
+        let mut seal = [0; SEAL_WORDS];
+        for (word, place) in seal.iter_mut().zip(seal_at(end)) {
             // SAFETY: one of the last words of the room, which ends on a word.
             *word = unsafe { AtomicUsize::from_ptr(place) }.load(Relaxed);
         }
-        let seal = from_words(words);
         let slack = slack_of(secret, seal[0]);
         let fits = (SEAL..=room).contains(&slack);
         if !fits || seal_of(secret, slack) != seal {
@@ -321,45 +329,29 @@ impl Harden {
 const ONES: usize = usize::from_ne_bytes([1; WORD]);
 
 /// A seal: how much of the room is not the object's, with a first byte in memory that is not zero, and a check
-/// of it.
+/// of it. In words, as everything else there is written.
 #[inline]
-fn seal_of(secret: usize, slack: usize) -> [u32; 2] {
-    let stored = ((low_u32(slack) ^ low_u32(secret)) << 8 | low_u32(secret) >> 24 | 1).to_le();
-    [stored, low_u32(spread(secret ^ slack))]
+fn seal_of(secret: usize, slack: usize) -> [usize; SEAL_WORDS] {
+    let stored = (low_u32(slack) ^ low_u32(secret)) << 8 | low_u32(secret) >> 24 | 1;
+    let check = low_u32(spread(secret ^ slack));
+    let mut bytes = [0; SEAL];
+    let (numbers, _) = bytes.as_chunks_mut();
+    (numbers[0], numbers[1]) = (stored.to_le_bytes(), check.to_ne_bytes());
+    let (words, _) = bytes.as_chunks();
+    core::array::from_fn(|index| usize::from_ne_bytes(words[index]))
 }
 
 /// The slack that a seal's first word says.
 #[inline]
-fn slack_of(secret: usize, stored: u32) -> usize {
-    to_usize((u32::from_le(stored) >> 8) ^ low_u32(secret)) & MAX_SLACK
+fn slack_of(secret: usize, first: usize) -> usize {
+    let stored = first.to_ne_bytes().first_chunk().map_or(0, |&stored| u32::from_le_bytes(stored));
+    to_usize(stored >> 8 ^ low_u32(secret)) & MAX_SLACK
 }
 
 /// Where the words of a seal are in room that ends there.
 #[inline]
 fn seal_at(end: *mut u8) -> impl Iterator<Item = *mut usize> {
     (0..SEAL_WORDS).map(move |index| end.cast::<usize>().wrapping_sub(SEAL_WORDS - index))
-}
-
-/// A seal as it lies in memory: in words, as everything else there is written.
-#[inline]
-fn in_words(seal: [u32; 2]) -> [usize; SEAL_WORDS] {
-    let mut bytes = [0; SEAL];
-    for (part, number) in bytes.as_chunks_mut().0.iter_mut().zip(seal) {
-        *part = number.to_ne_bytes();
-    }
-    let (words, _) = bytes.as_chunks();
-    core::array::from_fn(|index| usize::from_ne_bytes(words[index]))
-}
-
-/// The seal that these words are.
-#[inline]
-fn from_words(words: [usize; SEAL_WORDS]) -> [u32; 2] {
-    let mut bytes = [0; SEAL];
-    for (part, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
-        *part = word.to_ne_bytes();
-    }
-    let (numbers, _) = bytes.as_chunks();
-    [0, 1].map(|index| u32::from_ne_bytes(numbers[index]))
 }
 
 /// Spreads the bits of a word, over its low half too.

@@ -6,10 +6,15 @@ use std::{
     mem::MaybeUninit,
     process::{Command, Output},
     ptr::NonNull,
-    thread,
+    slice, thread,
 };
 
 use libmempool::{ClassId, NoLock, Pool, PoolConfig, PoolFlags, SizeClass};
+
+// SAFETY: it tells whether memory may be touched, and does not touch it.
+unsafe extern "C" {
+    safe fn __asan_address_is_poisoned(addr: usize) -> i32;
+}
 
 /// What tells the child which program to run.
 const PROGRAM: &str = "LIBMEMPOOL_ASAN_PROGRAM";
@@ -19,6 +24,11 @@ const SIZE: usize = 256;
 /// Of what is allocated by size: less than its slot, or block, has.
 const SMALL: Layout = Layout::new::<[u8; 250]>();
 const LARGE: Layout = Layout::new::<[u8; 2999]>();
+/// As `SMALL`, more aligned than everything is.
+const ALIGNED: Layout = match Layout::from_size_align(SMALL.size(), 64) {
+    Ok(layout) => layout,
+    Err(_) => panic!("it is one"),
+};
 
 type TestPool<'r> = Pool<'r, NoLock>;
 
@@ -47,7 +57,7 @@ struct Way {
     free: fn(&TestPool<'_>, NonNull<u8>),
 }
 
-const WAYS: [Way; 4] = [
+static WAYS: [Way; 6] = [
     Way {
         name: "slot",
         layout: Layout::new::<[u8; SIZE]>(),
@@ -70,7 +80,7 @@ const WAYS: [Way; 4] = [
         free: |pool, block| unsafe { pool.free(block) }.unwrap(),
     },
     Way {
-        name: "bulk of a cache",
+        name: "bulk of a new cache",
         layout: Layout::new::<[u8; SIZE]>(),
         alloc: |pool| {
             let mut slot = [NonNull::dangling()];
@@ -79,6 +89,20 @@ const WAYS: [Way; 4] = [
         },
         // SAFETY: as above.
         free: |pool, slot| unsafe { pool.local_cache().free_bulk(CLASS, &[slot]) }.unwrap(),
+    },
+    Way {
+        name: "slot of at least a size",
+        layout: SMALL,
+        alloc: |pool| pool.alloc_slot(SMALL.size()).unwrap(),
+        // SAFETY: as above.
+        free: |pool, slot| unsafe { pool.free_slot(slot) }.unwrap(),
+    },
+    Way {
+        name: "aligned slot",
+        layout: ALIGNED,
+        alloc: |pool| pool.alloc(ALIGNED).unwrap(),
+        // SAFETY: as above.
+        free: |pool, slot| unsafe { pool.free(slot) }.unwrap(),
     },
 ];
 
@@ -93,13 +117,34 @@ const FLAGS: [(&str, PoolFlags); 4] = [
 struct Deed {
     name: &'static str,
     is_reported: bool,
+    /// What makes a difference to it.
+    ways: &'static [Way],
     run: fn(&mut TestPool<'_>, &Way),
 }
 
-const DEEDS: [Deed; 10] = [
+/// Has bulks come and go in one cache, in their order or against it, and returns a slot of the last.
+fn bulks(pool: &TestPool<'_>, reverse: bool) -> NonNull<u8> {
+    let (mut cache, mut slots) = (pool.local_cache(), [NonNull::dangling(); 8]);
+    for _ in 0..10 {
+        cache.alloc_bulk(CLASS, &mut slots).unwrap();
+        for slot in slots {
+            touch(slot, 0);
+            touch(slot, SIZE - 1);
+        }
+        if reverse {
+            slots.reverse();
+        }
+        // SAFETY: not used as memory any more, but for the test's sake.
+        unsafe { cache.free_bulk(CLASS, &slots) }.unwrap();
+    }
+    slots[4]
+}
+
+static DEEDS: [Deed; 13] = [
     Deed {
         name: "correct use",
         is_reported: false,
+        ways: &WAYS,
         run: |pool, way| {
             for _ in 0..1000 {
                 let blocks = [(way.alloc)(pool), (way.alloc)(pool), (way.alloc)(pool)];
@@ -119,13 +164,16 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "refused frees",
         is_reported: false,
+        ways: &WAYS,
         run: |pool, way| {
             let (kept, freed) = ((way.alloc)(pool), (way.alloc)(pool));
             (way.free)(pool, freed);
             for offset in [0, 8, 16, 40, SIZE] {
                 let wrong = freed.map_addr(|addr| addr.saturating_add(offset));
-                // SAFETY: nothing that anybody uses.
-                unsafe { pool.free(wrong) }.unwrap_err();
+                if wrong != kept {
+                    // SAFETY: nothing that anybody uses.
+                    unsafe { pool.free(wrong) }.unwrap_err();
+                }
             }
             (way.free)(pool, kept);
         },
@@ -133,6 +181,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "use after the free",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| {
             let block = (way.alloc)(pool);
             (way.free)(pool, block);
@@ -142,6 +191,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "use after a reset",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| {
             let block = (way.alloc)(pool);
             pool.reset().unwrap();
@@ -151,6 +201,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "resizing",
         is_reported: false,
+        ways: &WAYS,
         run: |pool, way| {
             let mut block = (way.alloc)(pool);
             for size in [way.layout.size() + 1, 5000, 4990, 100, 90, 200, 9000, 3000] {
@@ -167,6 +218,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "use of all that there is",
         is_reported: false,
+        ways: &WAYS,
         run: |pool, way| {
             let block = (way.alloc)(pool);
             // SAFETY: live.
@@ -178,11 +230,13 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "a byte behind the end",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| touch((way.alloc)(pool), way.layout.size()),
     },
     Deed {
         name: "a byte behind the new end",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| {
             let size = way.layout.size() - 10;
             // SAFETY: live, and not used under its old address any more.
@@ -193,6 +247,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "write far behind a block",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| {
             let block = (way.alloc)(pool);
             touch(block, 1 << 17);
@@ -201,6 +256,7 @@ const DEEDS: [Deed; 10] = [
     Deed {
         name: "use after another's free merged it",
         is_reported: true,
+        ways: &WAYS,
         run: |pool, way| {
             let blocks = [(); 8].map(|()| (way.alloc)(pool));
             for block in blocks {
@@ -210,12 +266,33 @@ const DEEDS: [Deed; 10] = [
             touch(blocks[4], 0);
         },
     },
+    Deed {
+        name: "bulks",
+        is_reported: false,
+        ways: slice::from_ref(&WAYS[0]),
+        run: |pool, _| {
+            bulks(pool, false);
+            bulks(pool, true);
+        },
+    },
+    Deed {
+        name: "use after the free of a bulk in its order",
+        is_reported: true,
+        ways: slice::from_ref(&WAYS[0]),
+        run: |pool, _| touch(bulks(pool, false), 0),
+    },
+    Deed {
+        name: "use after the free of a bulk against its order",
+        is_reported: true,
+        ways: slice::from_ref(&WAYS[0]),
+        run: |pool, _| touch(bulks(pool, true), 0),
+    },
 ];
 
 /// All programs, by number.
 fn programs() -> impl Iterator<Item = (String, &'static Deed, &'static Way, PoolFlags)> {
     DEEDS.iter().flat_map(|deed| {
-        WAYS.iter().flat_map(move |way| {
+        deed.ways.iter().flat_map(move |way| {
             FLAGS.map(|(flags_name, flags)| {
                 (format!("{}, {}, {flags_name}", deed.name, way.name), deed, way, flags)
             })
@@ -228,7 +305,14 @@ fn program() {
     let Some(number) = std::env::var_os(PROGRAM) else { return };
     let number: usize = number.to_str().unwrap().parse().unwrap();
     let (_, deed, way, flags) = programs().nth(number).unwrap();
-    (deed.run)(&mut pool(&mut region(), flags), way);
+    let (mut region, mut used) = (region(), Vec::new());
+    let mut pool = pool(&mut region, flags);
+    // What comes after goes the quick ways.
+    used.resize_with(10, || (way.alloc)(&pool));
+    for block in used {
+        (way.free)(&pool, block);
+    }
+    (deed.run)(&mut pool, way);
 }
 
 fn run(number: usize) -> Output {
@@ -275,4 +359,19 @@ fn memory_that_a_pool_gave_back_is_its_owners() {
     let refused = PoolConfig::new().size_class(SizeClass::new(SIZE).reserve(1 << 20));
     TestPool::empty().init_with(&refused, &mut region).unwrap_err();
     write(&mut region);
+}
+
+#[test]
+fn what_lies_at_the_edges_of_regions_is_shut() {
+    let (mut first, mut second) = (region(), region());
+    let ends = [&first, &second].map(|region| region.as_ptr_range().end.addr());
+    let pool = pool(&mut first, PoolFlags::empty());
+    pool.add_region(&mut second).unwrap();
+    for end in ends {
+        assert_ne!(__asan_address_is_poisoned(end - 1), 0);
+    }
+    drop(pool);
+    for end in ends {
+        assert_eq!(__asan_address_is_poisoned(end - 1), 0);
+    }
 }

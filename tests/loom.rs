@@ -15,17 +15,13 @@ mod common;
 
 use std::{
     cell::{OnceCell, UnsafeCell},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use common::{Packet, StaticMemory};
-use libmempool::{ClassId, LocalCache, Pool, PoolConfig, PoolFlags, SizeClass, modelled};
+use libmempool::{ClassId, LocalCache, Pool, PoolConfig, PoolFlags, SizeClass, explore, modelled};
 use lock_api::{GuardNoSend, RawMutex};
 use loom::{
-    model::Builder,
     sync::{Mutex, MutexGuard, mpsc},
     thread,
 };
@@ -73,14 +69,11 @@ const REGION: usize = 16 << 10;
 const SIZE: usize = 64;
 
 /// Runs `body` in every way on a new pool, which has to be whole and empty afterwards.
-fn explore(config: PoolConfig, body: impl Fn(&'static LoomPool, ClassId) + Sync + Send + 'static) {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
-    let mut builder = Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
-    builder.max_branches = 100_000;
-    builder.check(move || {
-        counted.fetch_add(1, Relaxed);
+fn on_a_pool(
+    config: PoolConfig,
+    body: impl Fn(&'static LoomPool, ClassId) + Sync + Send + 'static,
+) {
+    explore(Some(2), move || {
         let memory = StaticMemory::skewed(REGION, 0);
         // SAFETY: once, and the pool is dropped before the memory.
         let region = unsafe { memory.lend() };
@@ -98,7 +91,6 @@ fn explore(config: PoolConfig, body: impl Fn(&'static LoomPool, ClassId) + Sync 
         drop(unsafe { Box::from_raw(pool) });
         drop(memory);
     });
-    println!("{} executions", count.load(Relaxed));
 }
 
 /// A pool with a class whose magazines hold two slots.
@@ -154,7 +146,7 @@ fn two_threads_exchange_magazines() {
             free(cache, class, slot);
         }
     }
-    explore(config(), |pool, class| {
+    on_a_pool(config(), |pool, class| {
         let [mut first, mut second] = [pool.local_cache(), pool.local_cache()];
         let owners = Owners::around(touch(&mut first, class));
         touch(&mut second, class);
@@ -171,7 +163,7 @@ fn two_threads_exchange_magazines() {
 /// One thread allocates, the other frees.
 #[test]
 fn slots_pass_from_thread_to_thread() {
-    explore(config(), |pool, class| {
+    on_a_pool(config(), |pool, class| {
         let [mut from, mut to] = [pool.local_cache(), pool.local_cache()];
         let owners = Owners::around(touch(&mut from, class));
         touch(&mut to, class);
@@ -204,7 +196,7 @@ fn while_used(config: PoolConfig, uses: usize, watch: fn(&LoomPool, ClassId)) {
             free(cache, class, slot);
         }
     }
-    explore(config, move |pool, class| {
+    on_a_pool(config, move |pool, class| {
         let mut cache = pool.local_cache();
         use_slots(&mut cache, class, 4);
         modelled(|| {
@@ -249,7 +241,7 @@ fn caches_give_back_what_others_need() {
         slot.is_ok()
     }
     let class = SizeClass::new(SIZE).limit(5);
-    explore(PoolConfig::new().size_class(class).magazine(2), |pool, class| {
+    on_a_pool(PoolConfig::new().size_class(class).magazine(2), |pool, class| {
         let [mut first, mut second] = [pool.local_cache(), pool.local_cache()];
         let [last, slots @ ..] = [(); 5].map(|()| alloc(&mut first, class));
         let owners = Owners::around(last);
@@ -278,7 +270,7 @@ fn caches_give_back_what_others_need() {
 fn slabs_go_back_and_come_again() {
     let all = SizeClass::new(SIZE).limit(2).dedicated();
     let config = PoolConfig::new().size_class(all).size_class(SizeClass::new(2 * SIZE).dedicated());
-    explore(config.magazine(2), |pool, class| {
+    on_a_pool(config.magazine(2), |pool, class| {
         let beside = ClassId::new(1);
         let [mut first, mut second] = [pool.local_cache(), pool.local_cache()];
         touch(&mut first, beside);
@@ -307,7 +299,7 @@ fn slabs_go_back_and_come_again() {
 /// A second free is refused, whatever happens to the slab that the slot was in.
 #[test]
 fn a_stale_pointer_is_refused_while_its_slab_goes_back() {
-    explore(config(), |pool, class| {
+    on_a_pool(config(), |pool, class| {
         let [mut first, mut second] = [pool.local_cache(), pool.local_cache()];
         let slots = [(); 2].map(|()| alloc(&mut second, class));
         let stale = slots[1];
@@ -332,7 +324,7 @@ fn a_stale_pointer_is_refused_while_its_slab_goes_back() {
 /// Caches come and go.
 #[test]
 fn caches_come_and_go() {
-    explore(config(), |pool, class| {
+    on_a_pool(config(), |pool, class| {
         modelled(|| {
             let visit = move || {
                 touch(&mut pool.local_cache(), class);

@@ -162,12 +162,13 @@ fn exchange(pool: &Shared, count: usize, through_caches: bool) {
             });
             (sender, receiver)
         });
-        for (sender, receiver) in pairs {
-            sender.join().unwrap();
-            assert_eq!(receiver.join().unwrap(), (count / 2).next_multiple_of(BATCH));
-        }
+        let ended = pairs.map(|(sender, receiver)| (sender.join(), receiver.join()));
         done.store(true, Relaxed);
         validating.join().unwrap();
+        for (sent, received) in ended {
+            sent.unwrap();
+            assert_eq!(received.unwrap(), (count / 2).next_multiple_of(BATCH));
+        }
     });
 }
 

@@ -5,7 +5,7 @@ use std::{
     ptr::NonNull,
     sync::{
         PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, Sender},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use libmempool::{AllocError, ClassId, FreeError};
 
 use crate::{
-    common::{Handle, Packet, Rng, Way, bytes, stamp},
+    common::{Handle, Packet, Rng, Way, bytes, invert, stamp},
     tally::Tally,
     target::{SIZES, Shared, Target},
 };
@@ -182,9 +182,13 @@ impl<'a> Worker<'a> {
         let target = &self.targets[block.target];
         if target.sealed {
             let overrun = target.overrun.lock().unwrap_or_else(PoisonError::into_inner);
-            flip(at(block.packet.0, block.size));
+            let behind = at(block.packet.0, block.size);
+            // SAFETY: behind an object of a pool with canaries lies a byte of the pool's, which only a check of
+            // this object reads; this thread has the object, and the target's lock keeps `validate` away.
+            unsafe { invert(behind) };
             let refused = self.handles[block.target].free(block.packet.0);
-            flip(at(block.packet.0, block.size));
+            // SAFETY: as above.
+            unsafe { invert(behind) };
             drop(overrun);
             let found = matches!(refused, Err(FreeError::Overrun { .. }));
             self.tally.overruns.injected.add(1);
@@ -224,11 +228,4 @@ impl<'a> Worker<'a> {
 /// A pointer to a byte of, or just behind, a block.
 fn at(block: NonNull<u8>, offset: usize) -> NonNull<u8> {
     block.map_addr(|addr| addr.checked_add(offset).expect("inside the region"))
-}
-
-/// Inverts a byte. (Atomically, because `ThreadSanitizer` does not know all of the lock below.)
-fn flip(byte: NonNull<u8>) {
-    // SAFETY: behind an object of a pool with canaries lies a byte of the pool's, which only a check of
-    // this object reads; this thread has the object, and the target's lock keeps `validate` away.
-    unsafe { AtomicU8::from_ptr(byte.as_ptr()) }.fetch_xor(u8::MAX, Relaxed);
 }

@@ -208,8 +208,14 @@ impl ClassCache {
     /// Looks at it while its owner may be at it. The caller holds the pool's lock.
     pub(crate) fn look(&self) -> Look {
         // If its owner steps away and back meanwhile, the old checksum is there again, and does not fit.
+        // There is nothing to wait for: a change that goes on says so.
         let mut looks = (0..LOOKS).map(|_| self.look_once());
         looks.find(|look| !matches!(look, Look::Damaged)).unwrap_or(Look::Damaged)
+    }
+
+    /// Whether its owner is about to change it, or was while this looked.
+    pub(crate) fn is_changing(&self) -> bool {
+        matches!(self.look_once(), Look::Busy)
     }
 
     fn look_once(&self) -> Look {
@@ -773,24 +779,19 @@ mod tests {
 
     #[cfg(loom)]
     mod modelled {
-        use std::{boxed::Box, println, sync::Arc};
+        use std::boxed::Box;
 
-        use loom::{model::Builder, thread};
+        use loom::thread;
 
         use super::*;
-        use crate::sync::modelled;
+        use crate::sync::{explore, modelled};
 
         // SAFETY: threads of a model run one at a time.
         unsafe impl Sync for Scene {}
 
         /// Runs what an owner does beside somebody who looks, in every order up to three preemptions.
-        fn explore(owner: fn(&ClassCache), watch: fn(&Scene)) {
-            let mut builder = Builder::new();
-            builder.preemption_bound = builder.preemption_bound.or(Some(3));
-            let count = Arc::new(core::sync::atomic::AtomicUsize::new(0));
-            let counted = Arc::clone(&count);
-            builder.check(move || {
-                counted.fetch_add(1, Relaxed);
+        fn beside(owner: fn(&ClassCache), watch: fn(&Scene)) {
+            explore(Some(3), move || {
                 let scene = Box::into_raw(Box::new(Scene::new()));
                 // SAFETY: it lives until the end of this closure, which waits for its threads.
                 let shared: &'static Scene = unsafe { &*scene };
@@ -802,7 +803,6 @@ mod tests {
                 // SAFETY: nobody has it any more.
                 drop(unsafe { Box::from_raw(scene) });
             });
-            println!("{} executions", count.load(Relaxed));
         }
 
         /// Sees the magazine that is loaded, or was, or that something changes.
@@ -820,7 +820,7 @@ mod tests {
                 assert!(cache.load_right());
                 assert!(cache.load_left());
             };
-            explore(there_and_back, look);
+            beside(there_and_back, look);
         }
     }
 }

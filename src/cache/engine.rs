@@ -719,7 +719,7 @@ impl Engine {
             if !harden.is_off() {
                 let room = self.store().room_of(payload, owner).unwrap_or(room);
                 // SAFETY: the block was just allocated, with that much room.
-                asan::opened(payload, room, || unsafe { harden.hand_out(payload, room, size) });
+                unsafe { harden.hand_out(payload, room, size) };
             }
             asan::open(payload, size);
             return NonNull::new(payload).ok_or(AllocError::NotInitialised);

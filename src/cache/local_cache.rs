@@ -266,7 +266,8 @@ impl CacheCore {
     /// Allocates a slot of the smallest class that holds `size` bytes if its loaded magazine has one.
     #[inline(always)]
     pub(crate) fn alloc_slot_quick(&self, size: usize) -> Option<NonNull<u8>> {
-        self.class_of(size).and_then(|(id, _)| self.alloc_fixed_quick(id))
+        let (id, _) = self.class_of(size)?;
+        pop_live(self.quick_class(id)?, size)
     }
 
     /// As [`alloc_slot`](Self::alloc_slot), for what cannot be had in one step.
@@ -627,7 +628,8 @@ impl CacheCore {
         if layout.align() <= MIN_GRANULE {
             self.alloc_quick(layout.size())
         } else {
-            self.class_for(layout).and_then(|(id, _)| self.alloc_fixed_quick(id))
+            let (id, _) = self.class_for(layout)?;
+            pop_live(self.quick_class(id)?, layout.size())
         }
     }
 
@@ -1258,7 +1260,7 @@ fn hand_out(
 #[inline]
 pub(crate) fn prepare(harden: Harden, slot: SlotRef, room: usize, size: usize) -> NonNull<u8> {
     // SAFETY: the slot is nobody's, and that long.
-    asan::opened(slot.start, room, || unsafe { harden.hand_out(slot.start, room, size) });
+    unsafe { harden.hand_out(slot.start, room, size) };
     // Whoever sees it live sees what stands behind it.
     fence(Release);
     slot.hand_out(size)
@@ -1386,9 +1388,7 @@ fn resize(
         room
     };
     // SAFETY: the block is the caller's, who waits, and has that much room.
-    asan::opened(pointer.as_ptr(), room, || unsafe {
-        harden.resize(pointer.as_ptr(), room, held.usable, new_size);
-    });
+    unsafe { harden.resize(pointer.as_ptr(), room, held.usable, new_size) };
     asan::fit(pointer.as_ptr(), new_size, room);
     Ok(true)
 }

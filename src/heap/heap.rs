@@ -192,6 +192,7 @@ impl Heap {
             block.poison(1..size / WORD);
         }
         self.total_bytes += size;
+        asan::shut(region.at(front), region.end() - front);
         block.above(size).set_tag(self.codec, Tag::end_fence());
         self.bins.widen(region.start()..region.end());
         self.put_free(block, size, block.above(size), Tag::end_fence());
@@ -492,7 +493,7 @@ impl Heap {
         let below = upper.addr() - lower.addr();
         let size = tag.size() - below;
         if owner == Owner::Caller {
-            asan::shut(payload, size - WORD);
+            asan::shut(lower.payload(), tag.size() - WORD);
         }
         upper.set_tag(self.codec, Tag::used(size).with_internal(owner == Owner::Pool));
         lower.set_tag(self.codec, tag.with_size(below));
@@ -678,6 +679,7 @@ impl Heap {
             self.count_out(tag.size(), Owner::Caller);
             self.count_in(tag.size(), Owner::Pool);
             block.set_tag(self.codec, tag.with_internal(true));
+            asan::shut(payload, tag.size() - WORD);
         }
     }
 

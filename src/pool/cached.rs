@@ -112,7 +112,7 @@ fn fits(
         if check() {
             return Ok(true);
         }
-        if matches!(cache.look(), Look::Busy) {
+        if cache.is_changing() {
             return Ok(false);
         }
         spin_loop();

@@ -17,11 +17,11 @@ pub(crate) use core::{
 };
 
 #[cfg(loom)]
-pub use self::modelled::modelled;
-#[cfg(loom)]
 pub(crate) use self::modelled::{
     AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering, fence, spin_loop,
 };
+#[cfg(loom)]
+pub use self::modelled::{explore, modelled};
 #[cfg(all(feature = "asan", not(loom)))]
 pub(crate) use self::unseen::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicUsize};
 

@@ -8,12 +8,13 @@
 use std::{
     cell::{Cell, UnsafeCell},
     collections::HashMap,
+    println,
     sync::{Arc, Mutex, MutexGuard},
     vec::Vec,
 };
 
-use loom::sync::atomic::AtomicU64;
 pub(crate) use loom::sync::atomic::Ordering;
+use loom::{model::Builder, sync::atomic::AtomicU64};
 
 /// How many addresses may be used in one execution.
 const PLACES: usize = 512;
@@ -25,6 +26,20 @@ std::thread_local! {
 
 loom::lazy_static! {
     static ref TABLE: Mutex<Table> = Mutex::new(Table::new());
+}
+
+/// Runs something in every order up to so many preemptions, or `LOOM_MAX_PREEMPTIONS`, and says how often that was.
+pub fn explore(preemptions: Option<usize>, execution: impl Fn() + Sync + Send + 'static) {
+    let count = Arc::new(core::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let mut builder = Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(preemptions);
+    builder.max_branches = 100_000;
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        execution();
+    });
+    println!("{} executions", count.load(Ordering::Relaxed));
 }
 
 /// Models all accesses during some work, which starts threads and waits for them. What is done before it is

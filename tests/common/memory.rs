@@ -5,7 +5,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -41,17 +41,18 @@ impl Memory {
     }
 }
 
-/// Inverts a byte that nobody may touch; where AddressSanitizer knows that, it does not see this.
+/// Inverts a byte that is nobody's. `AddressSanitizer` does not see it where it would mind, and it is atomic, because
+/// `ThreadSanitizer` does not know all of the locks that keep others away.
 ///
 /// # Safety
-/// It is valid, and nobody is at it.
+/// It is valid.
 pub unsafe fn invert(byte: NonNull<u8>) {
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(feature = "asan")]
-        core::arch::asm!("not byte ptr [{}]", in(reg) byte.as_ptr());
+        core::arch::asm!("lock not byte ptr [{}]", in(reg) byte.as_ptr());
         #[cfg(not(feature = "asan"))]
-        byte.write(!byte.read());
+        AtomicU8::from_ptr(byte.as_ptr()).fetch_xor(u8::MAX, Relaxed);
     }
 }
 
