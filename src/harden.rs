@@ -21,7 +21,7 @@ use core::convert::Infallible;
 use crate::{
     asan,
     error::{Corruption, CorruptionKind, FreeError},
-    flags::{POISON_BYTE, POISON_WORD, PoolFlags},
+    flags::{POISON_WORD, PoolFlags},
     sync::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     units::{WORD, low_u32, to_usize},
 };
@@ -147,20 +147,21 @@ impl Harden {
     /// As [`fill_free`](Self::fill_free).
     #[inline]
     unsafe fn write_free(self, start: *mut u8, room: usize, size: usize) {
-        let byte = match (self.poisons(), self.set().contains(PoolFlags::ZERO_ON_FREE)) {
-            (true, _) => POISON_BYTE,
+        let word = match (self.poisons(), self.set().contains(PoolFlags::ZERO_ON_FREE)) {
+            (true, _) => POISON_WORD,
             (false, true) => 0,
             (false, false) => return,
         };
         // The words that only the object was in, where they are many.
-        let at_once = if room > FEW_BYTES { size & !(WORD - 1) } else { 0 };
+        let at_once = if room > FEW_BYTES { size / WORD } else { 0 };
         if at_once > 0 {
             // SAFETY: the caller's promise.
-            unsafe { start.write_bytes(byte, at_once) };
+            unsafe { start.write_bytes(word.to_ne_bytes()[0], at_once * WORD) };
         }
-        let word = usize::from_ne_bytes([byte; WORD]);
-        // SAFETY: as above: within the room.
-        each_part(start, at_once, room, |part| unsafe { part.store(word) });
+        for index in at_once..room / WORD {
+            // SAFETY: as above: within the room.
+            unsafe { Part::word(start, index).store(word) };
+        }
     }
 
     /// Whether memory was left alone since it was filled.
@@ -252,11 +253,12 @@ impl Harden {
         }
         // A damaged class may say anything; what is sealed then does not pass for an object.
         let slack = room.saturating_sub(size).min(MAX_SLACK);
-        let (first, end) = (room - slack, start.wrapping_add(room));
+        let end = start.wrapping_add(room);
         let secret = self.secret(end.addr());
-        // SAFETY: within the room.
-        each_part(start, first, canary_end(first, room), |part| unsafe {
-            part.store(secret | ONES);
+        let Ok(()) = each_canary(start, room - slack, room, |part| -> Result<(), Infallible> {
+            // SAFETY: within the room.
+            unsafe { part.store(secret | ONES) };
+            Ok(())
         });
         for (place, word) in seal_at(end).zip(seal_of(secret, slack)) {
             // SAFETY: one of the last words of the room, which ends on a word.
@@ -283,8 +285,28 @@ impl Harden {
     ///
     /// # Safety
     /// As there.
-    #[inline]
     unsafe fn sealed_size(self, start: *mut u8, room: usize) -> Result<usize, Corruption> {
+        // SAFETY: the caller's promise.
+        let size = unsafe { self.look_behind(start, room) };
+        size.map_err(|addr| Corruption { addr, kind: CorruptionKind::Overrun })
+    }
+
+    /// The size of the object in some room if nothing behind it was written to, for the quick way.
+    ///
+    /// # Safety
+    /// As [`check_seal`](Self::check_seal).
+    #[inline(always)]
+    pub(crate) unsafe fn intact_size(self, start: *mut u8, room: usize) -> Option<usize> {
+        // SAFETY: the caller's promise.
+        if self.seals() { unsafe { self.look_behind(start, room) }.ok() } else { Some(room) }
+    }
+
+    /// The size of the object in sealed room, or the address of a byte that somebody wrote to.
+    ///
+    /// # Safety
+    /// As [`check_seal`](Self::check_seal).
+    #[inline(always)]
+    unsafe fn look_behind(self, start: *mut u8, room: usize) -> Result<usize, usize> {
         let end = start.wrapping_add(room);
         let secret = self.secret(end.addr());
         let mut seal = [0; SEAL_WORDS];
@@ -295,14 +317,13 @@ impl Harden {
         let slack = slack_of(secret, seal[0]);
         let fits = (SEAL..=room).contains(&slack);
         if !fits || seal_of(secret, slack) != seal {
-            return Err(overrun(end.addr() - SEAL));
+            return Err(end.addr() - SEAL);
         }
         let size = room - slack;
-        try_each_part(start, size, canary_end(size, room), |part| {
+        each_canary(start, size, room, |part| {
             // SAFETY: within the room.
             let differs = unsafe { part.load() } ^ part.of(secret | ONES);
-            let found = || Err(overrun(part.addr() + first_byte_of(differs)));
-            if differs == 0 { Ok(()) } else { found() }
+            if differs == 0 { Ok(()) } else { Err(part.addr() + first_byte_of(differs)) }
         })?;
         Ok(size)
     }
@@ -333,7 +354,7 @@ const ONES: usize = usize::from_ne_bytes([1; WORD]);
 #[inline]
 fn seal_of(secret: usize, slack: usize) -> [usize; SEAL_WORDS] {
     let stored = (low_u32(slack) ^ low_u32(secret)) << 8 | low_u32(secret) >> 24 | 1;
-    let check = low_u32(spread(secret ^ slack));
+    let check = low_u32((secret ^ slack).wrapping_mul(FACTOR) >> (usize::BITS - u32::BITS));
     let mut bytes = [0; SEAL];
     let (numbers, _) = bytes.as_chunks_mut();
     (numbers[0], numbers[1]) = (stored.to_le_bytes(), check.to_ne_bytes());
@@ -354,12 +375,13 @@ fn seal_at(end: *mut u8) -> impl Iterator<Item = *mut usize> {
     (0..SEAL_WORDS).map(move |index| end.cast::<usize>().wrapping_sub(SEAL_WORDS - index))
 }
 
+/// Spreads the bits of a word over those above them: the golden ratio's fraction, odd.
+#[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
+const FACTOR: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
+
 /// Spreads the bits of a word, over its low half too.
 #[inline]
 const fn spread(word: usize) -> usize {
-    /// The golden ratio's fraction, odd.
-    #[expect(clippy::cast_possible_truncation, reason = "32-bit targets use the low half")]
-    const FACTOR: usize = 0x9E37_79B9_7F4A_7C15_u64 as usize;
     let word = word.wrapping_mul(FACTOR);
     word ^ word >> (usize::BITS / 2)
 }
@@ -374,7 +396,7 @@ unsafe fn words<'m>(start: *mut u8, bytes: usize) -> &'m [usize] {
     unsafe { core::slice::from_raw_parts(start.cast::<usize>(), bytes / WORD) }
 }
 
-/// Words that are compared with poison at once, and after how many to look at the outcome.
+/// Words that are compared with poison at once (as a vector), and after how many to look at the outcome.
 const RUN: usize = 8;
 const BATCH: usize = 512;
 
@@ -382,17 +404,15 @@ const BATCH: usize = 512;
 #[inline(always)]
 fn differs(words: &[usize]) -> usize {
     let (runs, rest) = words.as_chunks::<RUN>();
-    // Each lane by itself, so that a run is looked at as vectors.
+    // Each lane by itself.
     let mut differs = [0; RUN];
     for run in runs {
         for (differs, word) in differs.iter_mut().zip(run) {
             *differs |= word ^ POISON_WORD;
         }
     }
-    for (differs, word) in differs.iter_mut().zip(rest) {
-        *differs |= word ^ POISON_WORD;
-    }
-    differs.iter().fold(0, |all, lane| all | lane)
+    let rest = rest.iter().fold(0, |all, word| all | word ^ POISON_WORD);
+    differs.iter().fold(rest, |all, lane| all | lane)
 }
 
 /// The first word that is neither poison nor ours. `start` points into the memory of `words`.
@@ -413,11 +433,6 @@ fn find_written(
     Ok(())
 }
 
-/// Somebody wrote to a byte behind an object.
-fn overrun(addr: usize) -> Corruption {
-    Corruption { addr, kind: CorruptionKind::Overrun }
-}
-
 /// Which byte in memory is the first that is not zero.
 fn first_byte_of(word: usize) -> usize {
     word.to_ne_bytes().iter().position(|&byte| byte != 0).unwrap_or(0)
@@ -430,6 +445,12 @@ enum Part {
 }
 
 impl Part {
+    /// A word of memory that is aligned to words.
+    #[inline(always)]
+    fn word(start: *mut u8, index: usize) -> Self {
+        Self::Word(start.cast::<usize>().wrapping_add(index))
+    }
+
     fn addr(&self) -> usize {
         match self {
             Self::Word(word) => word.addr(),
@@ -478,38 +499,24 @@ impl Part {
     }
 }
 
-/// Where the canary bytes of an object of `size` bytes end: on a word.
-#[inline]
-fn canary_end(size: usize, room: usize) -> usize {
-    (size + CANARY).next_multiple_of(WORD).min(room - SEAL)
-}
-
-/// Does something with the memory from offset `from` to before `to`, in words as far as it can be, up to the
-/// first failure: `start` is aligned to words, and `to` a multiple of them.
+/// Does something with the canary bytes of an object of `size` bytes, in words as far as it can be, up to the
+/// first failure. The room is aligned to words, and a multiple of them.
 #[inline(always)]
-fn try_each_part<E>(
+fn each_canary<E>(
     start: *mut u8,
-    from: usize,
-    to: usize,
+    size: usize,
+    room: usize,
     mut work: impl FnMut(Part) -> Result<(), E>,
 ) -> Result<(), E> {
-    let aligned = from.next_multiple_of(WORD);
-    for offset in from..aligned {
+    let first = size.div_ceil(WORD);
+    for offset in size..first * WORD {
         work(Part::Byte(start.wrapping_add(offset)))?;
     }
-    for index in aligned / WORD..to / WORD {
-        work(Part::Word(start.cast::<usize>().wrapping_add(index)))?;
+    let is_canary = |index: &usize| index + SEAL_WORDS < room / WORD;
+    for index in (first..first + CANARY / WORD).take_while(is_canary) {
+        work(Part::word(start, index))?;
     }
     Ok(())
-}
-
-/// As [`try_each_part`], without failures.
-#[inline(always)]
-fn each_part(start: *mut u8, from: usize, to: usize, mut work: impl FnMut(Part)) {
-    let Ok(()) = try_each_part(start, from, to, |part| -> Result<(), Infallible> {
-        work(part);
-        Ok(())
-    });
 }
 
 /// Spreads every bit of a word over all of them (the finaliser of `MurmurHash3`, Appleby 2011).
@@ -527,6 +534,7 @@ const fn mix(word: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flags::POISON_BYTE;
 
     const ALL: Harden = Harden::new(PoolFlags::CANARY.union(PoolFlags::POISON), 0x5EED);
 
