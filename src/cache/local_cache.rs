@@ -170,6 +170,24 @@ impl CacheCore {
         Some((id, self.find_in(piece, addr, self.class(id)?)?))
     }
 
+    /// As [`find_any`](Self::find_any), of the expected class if one is given; first where it was popped last.
+    #[inline(always)]
+    fn find_expected(
+        &self,
+        addr: usize,
+        expected: Option<ClassId>,
+    ) -> Option<(ClassId, Found<'_>)> {
+        if let Some(id) = expected
+            && let Some(class) = self.class(id)
+            && let Some(slot) = class.popped(addr, self.releases())
+            && self.map.covers(slot.state.addr())
+            && slot.state.is_live()
+        {
+            return Some((id, Found { class, slot }));
+        }
+        self.find_any(addr).filter(|&(id, _)| expected.is_none_or(|expected| expected == id))
+    }
+
     /// The live slot of a class, whose number is given too, that starts at an address.
     #[inline(always)]
     fn find_of<'c>(&self, addr: usize, id: ClassId, class: &'c ClassCache) -> Option<Found<'c>> {
@@ -202,8 +220,7 @@ impl CacheCore {
         let index = grid.slot_at(slab.offset_of(addr))?;
         // SAFETY: the caller's promise; the index is in range.
         let state = unsafe { StateByte::at(slab.states, index) };
-        let is_live = state.load() == SlotState::Live as u8;
-        is_live.then(|| SlotRef { start: self.map.at(addr), state })
+        state.is_live().then(|| SlotRef { start: self.map.at(addr), state })
     }
 
     /// The live slot that starts at an address, if it is in the first region.
@@ -216,7 +233,7 @@ impl CacheCore {
         let index = class.grid().index_of(slab.offset_of(addr));
         // SAFETY: the caller's promise: the piece is in a slab of this class, and the index in range.
         let state = unsafe { StateByte::at(slab.states, index) };
-        debug_assert_eq!(state.load(), SlotState::Live as u8, "{addr:#x} is not a live slot");
+        debug_assert!(state.is_live(), "{addr:#x} is not a live slot");
         Some(SlotRef { start: self.map.at(addr), state })
     }
 
@@ -824,8 +841,10 @@ impl CacheCore {
         if self.harden.is_off() || self.harden.quarantines() {
             return false;
         }
-        let Some((id, Found { class, slot })) = self.find_any(addr) else { return false };
-        if class.is_full() || expected.is_some_and(|expected| expected != id) {
+        let Some((_, Found { class, slot })) = self.find_expected(addr, expected) else {
+            return false;
+        };
+        if class.is_full() {
             return false;
         }
         let room = to_usize(class.room);
@@ -845,8 +864,8 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
         let releases = self.releases().load(Acquire);
-        if let Some((id, Found { class, slot })) = self.find_any(pointer.addr().get())
-            && expected.is_none_or(|expected| expected == id)
+        if let Some((id, Found { class, slot })) =
+            self.find_expected(pointer.addr().get(), expected)
             && let room = to_usize(class.room)
             && let Ok(size) = check(self.harden, slot, room)
         {
@@ -857,7 +876,7 @@ impl CacheCore {
             return engine.with(|engine| {
                 engine.counted(|engine| {
                     let is_same_slab = self.releases().load(Relaxed) == releases;
-                    if is_same_slab && slot.state.load() == SlotState::Live as u8 {
+                    if is_same_slab && slot.state.is_live() {
                         return self.give(freed, engine);
                     }
                     // Somebody else may have freed it just now.

@@ -97,7 +97,7 @@ fn look_behind(harden: Harden, slot: SlotRef, room: usize) -> Result<(), Corrupt
     // SAFETY: a slot that long; what is behind the object is written atomically.
     let checked = unsafe { harden.check_seal(slot.start, room) }.map(drop);
     fence(Acquire);
-    if slot.state.load() == SlotState::Live as u8 { checked } else { Ok(()) }
+    if slot.state.is_live() { checked } else { Ok(()) }
 }
 
 #[cfg(all(test, loom))]
@@ -138,7 +138,7 @@ mod tests {
             modelled(|| {
                 let watcher = thread::spawn(move || {
                     let Scene(harden, slot) = { scene };
-                    if slot.state.load() == SlotState::Live as u8 {
+                    if slot.state.is_live() {
                         look_behind(harden, slot, ROOM).expect("nobody writes behind it");
                     }
                 });

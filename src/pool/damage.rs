@@ -9,7 +9,7 @@ use crate::{
     error::{Corruption, CorruptionKind, Damage, Neighbour, NeighbourState},
     heap::{Block, Tag},
     page_source::PageSource,
-    slab::{RegionEntry, Slab, SlotState, Walk, Walked},
+    slab::{RegionEntry, Slab, Walk, Walked},
     units::{to_u32, to_usize},
 };
 
@@ -97,7 +97,7 @@ fn slot(engine: &Engine, slab: Slab, index: u32) -> Option<Neighbour> {
     let class = ClassId(slab.class());
     let shape = engine.slabs.class(class)?.shape;
     let addr = slab.first().addr() + to_usize(index) * to_usize(shape.stride);
-    let is_live = slab.state(index).load() == SlotState::Live as u8;
+    let is_live = slab.state(index).is_live();
     let state = if is_live { NeighbourState::Live } else { NeighbourState::Free };
     Some(Neighbour { addr, class: Some(class), state })
 }

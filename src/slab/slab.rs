@@ -74,12 +74,19 @@ impl StateByte {
         unsafe { AtomicU8::from_ptr(self.0) }.load(Relaxed)
     }
 
+    /// Whether the slot is in somebody's hands.
+    #[inline(always)]
+    pub(crate) fn is_live(self) -> bool {
+        self.load() == SlotState::Live as u8
+    }
+
     #[inline(always)]
     pub(crate) fn store(self, state: SlotState) {
         // SAFETY: as in `load`.
         unsafe { AtomicU8::from_ptr(self.0) }.store(state as u8, Relaxed);
     }
 
+    #[inline(always)]
     pub(crate) fn addr(self) -> usize {
         self.0.addr()
     }
