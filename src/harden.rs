@@ -614,4 +614,22 @@ mod tests {
         // SAFETY: the array is the room.
         assert_eq!(unsafe { ALL.check_free(start, 160, |_| false) }, Ok(()));
     }
+
+    #[test]
+    fn free_memory_that_was_overwritten_as_a_whole_is_found() {
+        for room in (WORD..=160).step_by(WORD) {
+            let mut memory = Room([0; 160]);
+            let start = memory.0.as_mut_ptr();
+            // SAFETY: within the array.
+            let is_filled = || unsafe { ALL.is_filled(start, room) };
+            assert!(!is_filled(), "{room}");
+            // SAFETY: as above.
+            let checked = unsafe { ALL.check_free(start, room, |_| false) };
+            let kind = CorruptionKind::FreedMemory;
+            assert_eq!(checked, Err(Corruption { addr: start.addr(), kind }));
+            // SAFETY: as above.
+            unsafe { ALL.fill_free(start, room, room) };
+            assert!(is_filled(), "{room}");
+        }
+    }
 }
