@@ -14,7 +14,8 @@
 //! byte is zero, nor the first of a seal, so that a string's end written one byte too far shows too.
 //!
 //! What stands behind an object is read by [`Pool::validate`](crate::Pool::validate) while other
-//! threads may be at it, so it is written and read atomically.
+//! threads may be at it, so it is written and read atomically; but what was behind one may be part of the
+//! next in the same room.
 
 use core::convert::Infallible;
 
@@ -220,7 +221,7 @@ impl Harden {
     unsafe fn zero(self, start: *mut u8, from: usize, room: usize) {
         if self.set().contains(PoolFlags::ZERO_ON_ALLOC) {
             let (start, bytes) =
-                (start.wrapping_add(from), (room - self.overhead()).saturating_sub(from));
+                (start.wrapping_add(from), room.saturating_sub(self.overhead() + from));
             // SAFETY: the caller's promise.
             asan::opened(start, bytes, || unsafe { start.write_bytes(0, bytes) });
         }
@@ -248,10 +249,10 @@ impl Harden {
     /// As [`hand_out`](Self::hand_out); the object itself may be in use.
     #[inline]
     pub(crate) unsafe fn seal(self, start: *mut u8, room: usize, size: usize) {
-        if !self.seals() {
+        // A damaged class may say anything; what is sealed then, or not, does not pass for an object.
+        if !self.seals() || room < SEAL {
             return;
         }
-        // A damaged class may say anything; what is sealed then does not pass for an object.
         let slack = room.saturating_sub(size).min(MAX_SLACK);
         let end = start.wrapping_add(room);
         let secret = self.secret(end.addr());
@@ -287,7 +288,7 @@ impl Harden {
     /// As there.
     unsafe fn sealed_size(self, start: *mut u8, room: usize) -> Result<usize, Corruption> {
         // SAFETY: the caller's promise.
-        let size = unsafe { self.look_behind(start, room) };
+        let size = unsafe { self.object_size(start, room) };
         size.map_err(|addr| Corruption { addr, kind: CorruptionKind::Overrun })
     }
 
@@ -298,7 +299,7 @@ impl Harden {
     #[inline(always)]
     pub(crate) unsafe fn intact_size(self, start: *mut u8, room: usize) -> Option<usize> {
         // SAFETY: the caller's promise.
-        if self.seals() { unsafe { self.look_behind(start, room) }.ok() } else { Some(room) }
+        if self.seals() { unsafe { self.object_size(start, room) }.ok() } else { Some(room) }
     }
 
     /// The size of the object in sealed room, or the address of a byte that somebody wrote to.
@@ -306,7 +307,7 @@ impl Harden {
     /// # Safety
     /// As [`check_seal`](Self::check_seal).
     #[inline(always)]
-    unsafe fn look_behind(self, start: *mut u8, room: usize) -> Result<usize, usize> {
+    unsafe fn object_size(self, start: *mut u8, room: usize) -> Result<usize, usize> {
         let end = start.wrapping_add(room);
         let secret = self.secret(end.addr());
         let mut seal = [0; SEAL_WORDS];
@@ -576,6 +577,19 @@ mod tests {
             // SAFETY: as above.
             assert!(unsafe { ALL.check_seal(start, 64) }.is_err(), "{size}");
             assert!(memory.0[64..].iter().all(|&byte| byte == 0), "nothing is written behind it");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_around_room_that_is_too_small() {
+        let all = Harden::new(PoolFlags::all(), 0x5EED);
+        for room in [0, SEAL - 1] {
+            for size in [0, room, usize::MAX] {
+                let mut memory = Room([1; 160]);
+                // SAFETY: within the array.
+                unsafe { all.hand_out(memory.0.as_mut_ptr().wrapping_add(64), room, size) };
+                assert!(memory.0.iter().all(|&byte| byte == 1), "{room} {size}");
+            }
         }
     }
 

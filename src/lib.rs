@@ -64,7 +64,7 @@
 //! | `allocator-api2` | `Allocator` for `&Pool`, as hashbrown and others take it |
 //! | `nightly` | `core::alloc::Allocator` for `&Pool` |
 //! | `defmt` | `defmt::Format` for errors, statistics and flags |
-//! | `asan` | AddressSanitizer reports whoever touches memory that the pool has not handed out (x86-64) |
+//! | `asan` | AddressSanitizer reports whoever touches memory that the pool has not handed out (x86-64, with `-Zsanitizer=address`) |
 //!
 //! # What it does not do
 //! It does not move live blocks, does not return memory of a region to the system by itself, and

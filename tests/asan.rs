@@ -122,8 +122,8 @@ struct Deed {
     run: fn(&mut TestPool<'_>, &Way),
 }
 
-/// Has bulks come and go in one cache, in their order or against it, and returns a slot of the last.
-fn bulks(pool: &TestPool<'_>, reverse: bool) -> NonNull<u8> {
+/// Has bulks come and go in one cache, in their order or against it, and does something with a slot of the last.
+fn bulks(pool: &TestPool<'_>, reverse: bool, then: fn(NonNull<u8>)) {
     let (mut cache, mut slots) = (pool.local_cache(), [NonNull::dangling(); 8]);
     for _ in 0..10 {
         cache.alloc_bulk(CLASS, &mut slots).unwrap();
@@ -137,7 +137,7 @@ fn bulks(pool: &TestPool<'_>, reverse: bool) -> NonNull<u8> {
         // SAFETY: not used as memory any more, but for the test's sake.
         unsafe { cache.free_bulk(CLASS, &slots) }.unwrap();
     }
-    slots[4]
+    then(slots[4]);
 }
 
 static DEEDS: [Deed; 13] = [
@@ -271,21 +271,21 @@ static DEEDS: [Deed; 13] = [
         is_reported: false,
         ways: slice::from_ref(&WAYS[0]),
         run: |pool, _| {
-            bulks(pool, false);
-            bulks(pool, true);
+            bulks(pool, false, |_| ());
+            bulks(pool, true, |_| ());
         },
     },
     Deed {
         name: "use after the free of a bulk in its order",
         is_reported: true,
         ways: slice::from_ref(&WAYS[0]),
-        run: |pool, _| touch(bulks(pool, false), 0),
+        run: |pool, _| bulks(pool, false, |slot| touch(slot, 0)),
     },
     Deed {
         name: "use after the free of a bulk against its order",
         is_reported: true,
         ways: slice::from_ref(&WAYS[0]),
-        run: |pool, _| touch(bulks(pool, true), 0),
+        run: |pool, _| bulks(pool, true, |slot| touch(slot, 0)),
     },
 ];
 

@@ -296,16 +296,20 @@ fn slabs_go_back_and_come_again() {
     });
 }
 
-/// A second free is refused, whatever happens to the slab that the slot was in.
-#[test]
-fn a_stale_pointer_is_refused_while_its_slab_goes_back() {
-    on_a_pool(config(), |pool, class| {
+/// A second free is refused, whatever happens to the slab that the slot was in, by a cache that never had the slot
+/// or that popped it last.
+fn refuses_a_stale_pointer(config: PoolConfig, popped: bool) {
+    on_a_pool(config, move |pool, class| {
         let [mut first, mut second] = [pool.local_cache(), pool.local_cache()];
-        let slots = [(); 2].map(|()| alloc(&mut second, class));
+        let slots = [(); 2].map(|()| alloc(if popped { &mut first } else { &mut second }, class));
         let stale = slots[1];
         modelled(|| {
             for slot in slots {
                 free(&mut second, class, slot);
+            }
+            if popped {
+                // What waits there keeps the slab.
+                first.flush();
             }
             let other = thread::spawn(move || {
                 drop(second);
@@ -319,6 +323,13 @@ fn a_stale_pointer_is_refused_while_its_slab_goes_back() {
             drop(first);
         });
     });
+}
+
+#[test]
+fn a_stale_pointer_is_refused_while_its_slab_goes_back() {
+    refuses_a_stale_pointer(config(), false);
+    refuses_a_stale_pointer(config(), true);
+    refuses_a_stale_pointer(config().flags(PoolFlags::POISON | PoolFlags::CANARY), true);
 }
 
 /// Caches come and go.

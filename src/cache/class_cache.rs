@@ -433,33 +433,23 @@ impl ClassCache {
         len - left
     }
 
-    /// The slot at an address if it is the one that was popped last, which needs no look at the slab map, and the
-    /// loaded magazine has room for it. `releases` is the count of slabs that have gone back to the heap.
-    #[inline(always)]
-    pub(crate) fn popped(&self, addr: usize, releases: &AtomicU32) -> Option<SlotRef> {
-        self.popped_at(self.len(), addr, releases)
-    }
-
-    #[inline(always)]
-    fn popped_at(&self, len: usize, addr: usize, releases: &AtomicU32) -> Option<SlotRef> {
-        if len >= self.capacity() {
-            return None;
-        }
-        // SAFETY: the magazine has this place.
-        let slot = unsafe { self.loaded().popped(len, addr) }?;
-        self.is_up_to_date(releases).then_some(slot)
-    }
-
-    /// Pushes the slot at an address if it is the one that was [popped](Self::popped) last, and live: nothing is
-    /// written but its state byte.
+    /// Pushes the slot at an address if it is the one that was popped last, and live: that needs no look
+    /// at the slab map, and nothing is written but its state byte. `releases` is the count of slabs that
+    /// have gone back to the heap.
     #[inline(always)]
     pub(crate) fn push_popped(&self, addr: usize, releases: &AtomicU32) -> bool {
         let len = self.len();
-        let popped = self.popped_at(len, addr, releases);
-        let Some(slot) = popped.filter(|slot| slot.state.is_live()) else { return false };
-        self.take_back(slot);
-        self.set_len(len + 1);
-        true
+        if len >= self.capacity() {
+            return false;
+        }
+        // SAFETY: the magazine has this place.
+        let Some(slot) = (unsafe { self.loaded().popped(len, addr) }) else { return false };
+        let fits = self.is_up_to_date(releases) && slot.state.is_live();
+        if fits {
+            self.take_back(slot);
+            self.set_len(len + 1);
+        }
+        fits
     }
 
     /// As [`push_popped`](Self::push_popped) for slots in the order in which they were popped. Returns how

@@ -170,24 +170,6 @@ impl CacheCore {
         Some((id, self.find_in(piece, addr, self.class(id)?)?))
     }
 
-    /// As [`find_any`](Self::find_any), of the expected class if one is given; first where it was popped last.
-    #[inline(always)]
-    fn find_expected(
-        &self,
-        addr: usize,
-        expected: Option<ClassId>,
-    ) -> Option<(ClassId, Found<'_>)> {
-        if let Some(id) = expected
-            && let Some(class) = self.class(id)
-            && let Some(slot) = class.popped(addr, self.releases())
-            && self.map.covers(slot.state.addr())
-            && slot.state.is_live()
-        {
-            return Some((id, Found { class, slot }));
-        }
-        self.find_any(addr).filter(|&(id, _)| expected.is_none_or(|expected| expected == id))
-    }
-
     /// The live slot of a class, whose number is given too, that starts at an address.
     #[inline(always)]
     fn find_of<'c>(&self, addr: usize, id: ClassId, class: &'c ClassCache) -> Option<Found<'c>> {
@@ -841,10 +823,8 @@ impl CacheCore {
         if self.harden.is_off() || self.harden.quarantines() {
             return false;
         }
-        let Some((_, Found { class, slot })) = self.find_expected(addr, expected) else {
-            return false;
-        };
-        if class.is_full() {
+        let Some((id, Found { class, slot })) = self.find_any(addr) else { return false };
+        if class.is_full() || expected.is_some_and(|expected| expected != id) {
             return false;
         }
         let room = to_usize(class.room);
@@ -864,8 +844,8 @@ impl CacheCore {
         engine: &mut impl Backing,
     ) -> Result<(), FreeError> {
         let releases = self.releases().load(Acquire);
-        if let Some((id, Found { class, slot })) =
-            self.find_expected(pointer.addr().get(), expected)
+        if let Some((id, Found { class, slot })) = self.find_any(pointer.addr().get())
+            && expected.is_none_or(|expected| expected == id)
             && let room = to_usize(class.room)
             && let Ok(size) = check(self.harden, slot, room)
         {

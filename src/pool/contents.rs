@@ -94,7 +94,8 @@ fn check_live_slot(harden: Harden, slot: SlotRef, shape: &SlabShape) -> Result<(
 /// Checks what stands behind the object in a slot that was live, unless it is not any more. Its owner may be at it.
 fn look_behind(harden: Harden, slot: SlotRef, room: usize) -> Result<(), Corruption> {
     fence(Acquire);
-    // SAFETY: a slot that long; what is behind the object is written atomically.
+    // SAFETY: a slot that long; what is behind the object is written atomically. (If it is another's by now, who
+    // may be using it, what was read does not count: ARCHITECTURE.md has this under its reservations.)
     let checked = unsafe { harden.check_seal(slot.start, room) }.map(drop);
     fence(Acquire);
     if slot.state.is_live() { checked } else { Ok(()) }

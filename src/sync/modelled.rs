@@ -34,7 +34,7 @@ pub fn explore(preemptions: Option<usize>, execution: impl Fn() + Sync + Send + 
     let counted = Arc::clone(&count);
     let mut builder = Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);
-    builder.max_branches = 100_000;
+    builder.max_branches = builder.max_branches.max(100_000);
     builder.check(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         execution();
