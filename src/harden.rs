@@ -208,9 +208,7 @@ impl Harden {
     #[inline]
     pub(crate) unsafe fn hand_out(self, start: *mut u8, room: usize, size: usize) {
         // SAFETY: the caller's promise.
-        unsafe { self.zero(start, 0, room) };
-        // SAFETY: as above.
-        unsafe { self.seal(start, room, size) };
+        unsafe { self.resize(start, room, 0, size) };
     }
 
     /// Zeroes the room from an offset on, where that is wanted.
@@ -231,6 +229,7 @@ impl Harden {
     ///
     /// # Safety
     /// As [`hand_out`](Self::hand_out), but that the object up to the smaller size is in use.
+    #[inline]
     pub(crate) unsafe fn resize(self, start: *mut u8, room: usize, old: usize, size: usize) {
         // SAFETY: the caller's promise.
         unsafe { self.zero(start, old, room) };

@@ -307,7 +307,7 @@ fn program() {
     let (_, deed, way, flags) = programs().nth(number).unwrap();
     let (mut region, mut used) = (region(), Vec::new());
     let mut pool = pool(&mut region, flags);
-    // What comes after goes the quick ways.
+    // What comes after goes the quick ways, where it has one.
     used.resize_with(10, || (way.alloc)(&pool));
     for block in used {
         (way.free)(&pool, block);

@@ -86,7 +86,6 @@ impl StateByte {
         unsafe { AtomicU8::from_ptr(self.0) }.store(state as u8, Relaxed);
     }
 
-    #[inline(always)]
     pub(crate) fn addr(self) -> usize {
         self.0.addr()
     }
